@@ -1,0 +1,141 @@
+"""The signed header of an image: what tree it leads to (the target) and how it gets there (the way)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+
+from tbdiff.errors import Rejected
+
+FORMAT_VERSION = 1
+COUNT_MAX = 2**63 - 1
+STATEMENT_MAX = 1 << 20
+
+# Parts of the format that an image may require of its reader. An unknown one is refused.
+FEATURES: frozenset[str] = frozenset()
+
+Hex256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, pydantic.Field(ge=0, le=COUNT_MAX)]
+Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}$")]
+Line = Annotated[str, pydantic.StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,200}$")]
+
+
+class _Statement(pydantic.BaseModel):
+    """What target and way have in common: strict, frozen, and exact about their own bytes."""
+
+    # Keys that this version does not know are ignored; what must be known is listed in `requires`.
+    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    type: str
+    format: int = FORMAT_VERSION
+    requires: tuple[Word, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """The statement as it is signed: compact JSON; what has its default value is left out."""
+        fields = {"type": self.type, "format": self.format} | self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class Target(_Statement):
+    """What a release key answers for: a whole tree, by digest, and what it is.
+
+    `tree` is the tree digest (None only for a tarball whose signer did not unpack it). `entries`, `size` and
+    `largest` are exact: number of entries, bytes of all regular files, bytes of the largest. `epoch` is the rollback
+    index. `kernel`, `initrd` and `devicetree` override where the system's boot files are looked for.
+    """
+
+    type: Literal["tbdiff-target"] = "tbdiff-target"
+    name: Line = ""
+    release: Word | None = None
+    device_types: tuple[Word, ...] = ()
+    epoch: Count = 0
+    tree: Hex256 | None = None
+    entries: Count = 0
+    size: Count = 0
+    largest: Count = 0
+    kernel: str | None = None
+    initrd: str | None = None
+    devicetree: str | None = None
+
+
+class Way(_Statement):
+    """What a release or delivery key answers for: the bytes that follow.
+
+    `target` is the SHA-256 of the target statement, `base` the tree digest that the image starts from (None: from
+    nothing). The payload is `payload` bytes in chunks of `chunk_size`, whose digests' digest is `chunks`.
+    `streams` are the exact unpacked sizes of the payload's streams, `free` the bytes that applying writes at most.
+    `container` says what the payload is: "tbdiff" or a tarball, as a full system ("tar") or as layer ("tar-delta").
+    """
+
+    type: Literal["tbdiff-way"] = "tbdiff-way"
+    target: Hex256
+    container: Literal["tbdiff", "tar", "tar-delta"] = "tbdiff"
+    base: Hex256 | None = None
+    payload: Count = 0
+    chunk_size: Annotated[int, pydantic.Field(ge=4096, le=1 << 22)] = 1 << 18
+    chunks: Hex256
+    streams: tuple[Count, ...] = ()
+    free: Count = 0
+
+    @property
+    def chunk_count(self) -> int:
+        """How many chunks the payload has; the last may be short."""
+        return -(-self.payload // self.chunk_size)
+
+
+S = TypeVar("S", Target, Way)
+
+
+class Manifest(pydantic.BaseModel):
+    """Both statements, as they are shown to people and programs."""
+
+    model_config = pydantic.ConfigDict(frozen=True)
+
+    target: Target
+    way: Way
+
+
+def parse_target(raw: bytes) -> Target:
+    """Read a target statement whose signature was verified."""
+    return _checked(_parse(Target, raw))
+
+
+def parse_way(raw: bytes, target: bytes) -> Way:
+    """Read a way statement whose signature was verified; it must lead to the target statement `target`."""
+    way = _checked(_parse(Way, raw))
+    if way.target != hashlib.sha256(target).hexdigest():
+        raise Rejected("the image's way does not lead to the target that it carries")
+    return way
+
+
+def _parse(model: type[S], raw: bytes) -> S:
+    version = re.search(rb'"format":(\d{1,9})', raw)
+    try:
+        if version and int(version[1]) > FORMAT_VERSION:
+            raise Rejected(
+                f"the image is of format {int(version[1])}; this tbdiff reads up to {FORMAT_VERSION}",
+                "Update tbdiff first.",
+            )
+        return model.model_validate_json(raw)
+    except pydantic.ValidationError as error:
+        raise Rejected(f"the image's manifest is not valid: {_first(error.errors(include_url=False))}") from None
+
+
+def _first(errors: list[Any]) -> str:
+    """The first thing that is wrong, in one line."""
+    where = ".".join(str(part) for part in errors[0]["loc"])
+    return f"{where}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
+
+
+def _checked(statement: S) -> S:
+    unknown = sorted(set(statement.requires) - FEATURES)
+    if unknown:
+        raise Rejected(
+            f"the image needs what this tbdiff does not know: {', '.join(unknown)}",
+            "Update tbdiff, or ask for an image without it.",
+        )
+    return statement

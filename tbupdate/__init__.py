@@ -1,0 +1,1 @@
+"""tb-update: atomic system updates for Linux on Btrfs."""
