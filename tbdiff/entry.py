@@ -147,6 +147,17 @@ class Listing:
 EMPTY = Listing(())
 
 
+def parents(listing: Listing) -> list[int]:
+    """The position of each entry's directory; the root's own is 0."""
+    positions: dict[bytes, int] = {b"": 0}
+    found = []
+    for n, entry in enumerate(listing.entries):
+        found.append(positions[entry.parent])
+        if entry.kind is Kind.DIRECTORY:
+            positions[entry.path] = n
+    return found
+
+
 def in_order(entries: dict[bytes, Entry]) -> Listing:
     """Put entries, by path, into canonical order; every parent must be there and be a directory."""
     children: dict[bytes, tuple[list[bytes], list[bytes]]] = {}

@@ -1,0 +1,40 @@
+"""Which file of the base a new content most likely grew out of (pure)."""
+
+from __future__ import annotations
+
+import re
+
+from tbdiff.entry import Entry, Kind, Listing
+from tbdiff.rebuild import Rebuilt
+
+
+class Pairing:
+    """The base file for each new content: the one in its place, else one whose path differs in numbers only."""
+
+    def __init__(self, base: Listing, rebuilt: Rebuilt) -> None:
+        self._base = base
+        self._in_place = {
+            rebuilt.target.entries[position].path: ref.index
+            for ref, position in rebuilt.places.items()
+            if not ref.added
+        }
+        self._alike: dict[bytes, int] = {}
+        for n, entry in enumerate(base.entries):
+            if entry.kind is Kind.FILE and entry.size:
+                self._alike.setdefault(normalised(entry.path), n)
+
+    def source(self, entry: Entry) -> int | None:
+        """The number of the base entry to build on, if there is a likely one."""
+        for number in (
+            self._in_place.get(entry.path),
+            self._base.index.get(entry.path),
+            self._alike.get(normalised(entry.path)),
+        ):
+            if number is not None and self._base.entries[number].kind is Kind.FILE and self._base.entries[number].size:
+                return number
+        return None
+
+
+def normalised(path: bytes) -> bytes:
+    """The path with its numbers made alike: those of a new kernel's or library's files resemble the old one's."""
+    return re.sub(rb"\d+", b"#", path)

@@ -1,0 +1,232 @@
+"""The one module that changes the names of a tree: moves out, removals, additions, edits, links, directories."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from tbdiff.content import Sink, needed, runs
+from tbdiff.descent import DIRECTORY, FILE, Descent
+from tbdiff.entry import Entry, Kind, Listing, parents, printable
+from tbdiff.errors import Failed
+from tbdiff.metadata import set_metadata, set_metadata_at
+from tbdiff.operation import Field, Ref, TreeDelta
+from tbdiff.rebuild import Rebuilt
+from tbdiff.staging import Staging, remove
+from tbdiff.tree import STAGING, Progress, quiet
+
+MAKERS = {Kind.FIFO: stat.S_IFIFO, Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
+TEMPORARY = b"new"
+
+
+class TreeWriter:
+    """A tree on its way from base to target.
+
+    First `contents` are staged, which changes nothing in the tree but the staging directory in its root; then
+    `transform` changes it. On leaving, the staging directory is gone, however it went.
+    """
+
+    def __init__(self, root: Path, base: Listing, delta: TreeDelta, rebuilt: Rebuilt) -> None:
+        self._base = base
+        self._delta = delta
+        self._target = rebuilt.target
+        self._places = rebuilt.places
+        self._tree = Descent(root)
+        self._umask = os.umask(0)
+        self._moved: dict[int, bytes] = {}
+        self._up = parents(base)
+        self._users: Counter[bytes] = Counter()
+        self._renewed: set[bytes] = set()
+        self._staging = Staging(self._tree, base)
+        self._staged = True
+
+    def __enter__(self) -> TreeWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        try:
+            self._finish_staging()
+        finally:
+            os.umask(self._umask)
+            self._tree.close()
+
+    def _finish_staging(self) -> None:
+        if self._staged:
+            self._staged = False
+            self._staging.close()
+
+    def contents(self) -> Iterator[tuple[Entry, Sink]]:
+        """The contents that the base does not have, each with the sink that it is to be written to."""
+        for entry in needed(self._base, self._target):
+            with self._staging.content(entry, runs(entry)) as sink:
+                yield entry, sink
+
+    def transform(self, progress: Progress = quiet) -> None:
+        """Change the tree's names and metadata to the target's; all contents must be staged."""
+        self._keep_contents()
+        steps = (
+            self._move_out,
+            self._remove,
+            self._add,
+            self._edit,
+            self._link,
+            self._finish_staging,
+            self._directories,
+        )
+        for n, step in enumerate(steps):
+            progress("change", n, len(steps))
+            step()
+        progress("change", len(steps), len(steps))
+
+    def _entry(self, ref: Ref) -> Entry:
+        return self._target.entries[self._places[ref]]
+
+    def _new_files(self) -> Iterator[Entry]:
+        """The files of the target that get an inode of their own, in the order in which they are placed."""
+        for n, add in enumerate(self._delta.adds):
+            if add.entry.kind is Kind.FILE:
+                yield self._entry(Ref(n, added=True))
+        for edit in self._delta.edits:
+            if edit.entry.kind is Kind.FILE and edit.fields & (Field.CONTENT | Field.EXTENTS):
+                yield self._entry(Ref(edit.index))
+
+    def _keep_contents(self) -> None:
+        """Stage what is only elsewhere in the base now, before names change."""
+        self._users.update(entry.digest for entry in self._new_files())
+        fresh = {entry.digest for entry in needed(self._base, self._target)}
+        for n, entry in enumerate(self._base.entries):
+            if entry.kind is Kind.FILE and entry.digest in self._users and entry.digest not in fresh:
+                fresh.add(entry.digest)
+                self._staging.keep(n)
+
+    # --- the steps of `transform`
+
+    def _move_out(self) -> None:
+        """Take moved directories out of the way, the deepest first, so that the paths of the others still hold."""
+        sources = {
+            add.source for add in self._delta.adds if add.entry.kind is Kind.DIRECTORY and add.source is not None
+        }
+        for number in sorted(sources, reverse=True):
+            directory, name = self._tree.parent(self._base.entries[number].path)
+            os.rename(name, b"d%d" % number, src_dir_fd=directory, dst_dir_fd=self._staging.fd)
+            self._tree.forget()
+            self._moved[number] = STAGING + b"/d%d" % number
+
+    def _location(self, number: int) -> bytes:
+        """Where a base entry is while moved directories are out of the way."""
+        names: list[bytes] = []
+        while number and number not in self._moved:
+            names.append(self._base.entries[number].name)
+            number = self._up[number]
+        if number:
+            names.append(self._moved[number])
+        return b"/".join(reversed(names))
+
+    def _remove(self) -> None:
+        for number in self._delta.removed:
+            remove(self._tree, self._location(number))
+
+    def _add(self) -> None:
+        for n, add in enumerate(self._delta.adds):
+            entry = self._entry(Ref(n, added=True))
+            if not entry.path:
+                continue
+            if entry.kind is Kind.DIRECTORY:
+                directory, name = self._tree.parent(entry.path)
+                if add.source is None:
+                    os.mkdir(name, 0o700, dir_fd=directory)
+                else:
+                    os.rename(b"d%d" % add.source, name, src_dir_fd=self._staging.fd, dst_dir_fd=directory)
+                    self._tree.forget()
+            elif entry.kind is not Kind.HARDLINK:
+                self._put(entry)
+
+    def _edit(self) -> None:
+        for edit in self._delta.edits:
+            entry = self._entry(Ref(edit.index))
+            if entry.kind in (Kind.DIRECTORY, Kind.HARDLINK):
+                continue
+            if edit.fields & (Field.CONTENT | Field.EXTENTS):
+                self._put(entry)
+            else:
+                self._touch(entry)
+
+    def _touch(self, entry: Entry) -> None:
+        """Give what is there the metadata of `entry`."""
+        directory, name = self._tree.parent(entry.path)
+        if entry.kind is not Kind.FILE:
+            set_metadata_at(entry, directory, name)
+            return
+        fd = os.open(name, FILE, dir_fd=directory)
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise Failed(f"{printable(entry.path)!r} is no regular file any more")
+            set_metadata(entry, fd)
+        finally:
+            os.close(fd)
+
+    def _put(self, entry: Entry) -> None:
+        """Put a whole new thing in place of what may be there; it appears with all its metadata."""
+        self._renewed.add(entry.path)
+        staging = self._staging.fd
+        if entry.kind is Kind.FILE:
+            self._users[entry.digest] -= 1
+            with self._staging.taken(entry, last=not self._users[entry.digest]) as (staged, fd):
+                set_metadata(entry, fd)
+        else:
+            staged = TEMPORARY
+            if entry.kind is Kind.SYMLINK:
+                os.symlink(entry.link, staged, dir_fd=staging)
+            else:
+                os.mknod(staged, MAKERS[entry.kind] | 0o600, os.makedev(*entry.rdev), dir_fd=staging)
+            set_metadata_at(entry, staging, staged)
+        directory, name = self._tree.parent(entry.path)
+        os.rename(staged, name, src_dir_fd=staging, dst_dir_fd=directory)
+
+    def _link(self) -> None:
+        """Make the further names of inodes that are new, or that these names are new to."""
+        stated = {self._places[Ref(n, added=True)] for n in range(len(self._delta.adds))}
+        stated |= {self._places[Ref(edit.index)] for edit in self._delta.edits}
+        for position, entry in enumerate(self._target.entries):
+            if entry.kind is Kind.HARDLINK and (position in stated or entry.link in self._renewed):
+                directory, name = self._tree.parent(entry.link)
+                os.link(name, TEMPORARY, src_dir_fd=directory, dst_dir_fd=self._staging.fd, follow_symlinks=False)
+                directory, name = self._tree.parent(entry.path)
+                os.rename(TEMPORARY, name, src_dir_fd=self._staging.fd, dst_dir_fd=directory)
+                with suppress(FileNotFoundError):
+                    # Of two names of one inode a rename leaves both as they are.
+                    os.unlink(TEMPORARY, dir_fd=self._staging.fd)
+
+    def _directories(self) -> None:
+        """Last, since what happens in a directory changes its time."""
+        stated = {self._places[Ref(n, added=True)] for n in range(len(self._delta.adds))}
+        stated |= {self._places[Ref(edit.index)] for edit in self._delta.edits}
+        for position, entry in enumerate(self._target.entries):
+            if entry.kind is not Kind.DIRECTORY:
+                continue
+            fd = self._tree.open(entry.path)
+            if position in stated:
+                set_metadata(entry, fd)
+            elif os.fstat(fd).st_mtime_ns != entry.mtime:
+                os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+
+def sync(root: Path) -> None:
+    """Wait until the file system that holds `root` has all of it on disk."""
+    import ctypes  # noqa: PLC0415 - only who applies to a plain tree needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = os.open(root, DIRECTORY)
+    try:
+        if libc.syncfs(fd):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
