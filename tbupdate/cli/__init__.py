@@ -1,0 +1,89 @@
+"""The command line of tb-update: the only place that prints and that ends the process."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from tbdiff import __version__
+from tbdiff.errors import Failed, Stop
+from tbupdate.cli.options import everywhere
+from tbupdate.cli.terminal import print_error, print_stop
+from tbupdate.signals import Interrupted, interrupt_on_end
+
+USAGE = 2
+
+EPILOG = """\b
+Exit codes:
+  0   done
+  1   failed: it could not be done
+  2   usage: there is no such command or option
+  3   rejected: it was refused, and nothing was changed
+  4   nothing to do
+  75  busy: another run is in progress
+"""
+
+
+@click.group(invoke_without_command=True, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tb-update")
+@everywhere
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Atomic updates of a Linux system on Btrfs: deploy an image, see what happened, keep it or go back."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def _add_commands() -> None:
+    from tbupdate.cli import changes, reports  # noqa: PLC0415 - a binding that does not load is an error like others
+
+    for command in (
+        changes.deploy,
+        reports.show_status,
+        reports.list_deployments,
+        changes.commit,
+        changes.rollback,
+        changes.pin,
+        changes.remove,
+        changes.prune,
+        reports.verify,
+        reports.diff,
+        reports.show_history,
+        reports.examine,
+        changes.init,
+    ):
+        cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command, and end the process with its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; the exit code."""
+    said: dict[str, Any] = {}
+    as_json = "--json" in arguments
+    interrupt_on_end()
+    if {"-v", "--verbose"} & set(arguments):
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="tb-update: %(message)s")
+    try:
+        _add_commands()
+        ended = cli.main(arguments, prog_name="tb-update", standalone_mode=False, obj=said)
+    except Stop as stop:
+        print_stop(stop, as_json=as_json)
+        return stop.exit_code
+    except click.ClickException as error:
+        print_error("usage", error.format_message(), "See: tb-update --help", as_json=as_json)
+        return USAGE
+    except (Interrupted, KeyboardInterrupt, click.Abort):
+        print_error("failed", "interrupted; what was begun is cleared", "See: tb-update status", as_json=as_json)
+        return Failed.exit_code
+    except OSError as error:
+        print_error("failed", str(error), "See: tb-update doctor", as_json=as_json)
+        return Failed.exit_code
+    return ended if isinstance(ended, int) else 0

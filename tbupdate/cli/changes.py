@@ -1,0 +1,259 @@
+"""The commands that change something: each looks, decides and does, under the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.signature import KeyRing
+from tbupdate import config, conversion, layout, lock, mounts, planning, progress, upkeep
+from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan, warn
+from tbupdate.perform import Site, perform
+from tbupdate.record import Record
+from tbupdate.steps import Plan
+from tbupdate.system import System, survey
+
+
+@click.command()
+@click.argument("image")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@click.option("--reboot", is_flag=True, help="Reboot into it when it is staged.")
+@click.option("--allow-unsigned", is_flag=True, help="Take an image that nobody signed.")
+@click.option("--allow-downgrade", is_flag=True, help="Take an image that is older than what is here.")
+@everywhere
+def deploy(image: str, *, dry_run: bool, reboot: bool, allow_unsigned: bool, allow_downgrade: bool) -> None:
+    """Make IMAGE (a file, a URL, or - for stdin) the deployment that boots next."""
+    from tbdiff.image import open_image  # noqa: PLC0415 - the commands that only look need none of it
+
+    said = settings()
+    rules = config.load(said.config)
+    keys = KeyRing.load(rules.keys)
+    with (
+        open_image(image, keys, unsigned_ok=allow_unsigned) as opened,
+        mounts.top_level(said.top) as top,
+        _looking(top) if dry_run else _changing(top) as system,
+        progress.shown(said.progress) as report,
+    ):
+        _refuse_reboot_elsewhere(system, reboot)
+        target = opened.manifest.target
+        offer = planning.Offer(
+            id=layout.make_id(target.release or target.name, secrets.token_hex(3)),
+            now=now(),
+            image_digest=opened.digest,
+            signers=opened.signers,
+            device_type=rules.device_type,
+            reserve=rules.space.reserve,
+            allow_downgrade=allow_downgrade,
+        )
+        plan = planning.plan_deploy(system, opened.manifest, offer)
+        if dry_run:
+            print_plan(plan, as_json=said.json)
+            return
+        _remark(plan)
+        warnings = perform(plan, Site(top, opened, report), now())
+        warnings += _prune(top, rules.keep)
+        print_done("deploy", plan.deployment, survey(top), warnings, as_json=said.json)
+    _reboot(reboot)
+
+
+@click.command()
+@click.argument("deployment", metavar="[ID]", required=False)
+@click.option("--reboot", is_flag=True, help="Reboot into it at once.")
+@click.option("--reason", default="rolled back", help="Why, for the history and the list.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@everywhere
+def rollback(deployment: str | None, *, reboot: bool, reason: str, dry_run: bool) -> None:
+    """Go back to the previous deployment, or to the kept deployment ID."""
+    said = settings()
+    with mounts.top_level(said.top) as top, _looking(top) if dry_run else _changing(top) as system:
+        _refuse_reboot_elsewhere(system, reboot)
+        plan = planning.plan_rollback(system, deployment, now(), reason)
+        if dry_run:
+            print_plan(plan, as_json=said.json)
+            return
+        _do("rollback", plan, top, said)
+    _reboot(reboot)
+
+
+@click.command()
+@everywhere
+def commit() -> None:
+    """Keep the deployment that runs on trial."""
+    said = settings()
+    rules = config.load(said.config)
+    with mounts.top_level(said.top) as top, _changing(top) as system:
+        plan = planning.plan_commit(system, now())
+        warnings = perform(plan, Site(top), now())
+        warnings += _prune(top, rules.keep)
+        print_done("commit", plan.deployment, survey(top), warnings, as_json=said.json)
+
+
+@click.command()
+@click.option("--keep", type=click.IntRange(min=1), help="How many deployments to keep; default: as configured, or 5.")
+@click.option("--dry-run", is_flag=True, help="Say what would go and why the others stay, and do nothing.")
+@everywhere
+def prune(keep: int | None, *, dry_run: bool) -> None:
+    """Remove the deployments that are beyond the newest few."""
+    said = settings()
+    keep = keep or config.load(said.config).keep
+    with mounts.top_level(said.top) as top, _looking(top) if dry_run else _changing(top) as system:
+        planning.require_layout(system)
+        if dry_run:
+            verdicts = upkeep.judge(system, keep)
+            if said.json:
+                shown = [{"id": v.deployment, "kept": v.kept, "why": v.why} for v in verdicts]
+                print_json({"keep": keep, "deployments": shown})
+            else:
+                print_lines(f"{'stays' if v.kept else 'goes ':6} {v.deployment}: it {v.why}" for v in verdicts)
+            return
+        _do("prune", upkeep.plan_prune(system, keep, now()), top, said)
+
+
+@click.command()
+@click.argument("deployment", metavar="ID")
+@everywhere
+def remove(deployment: str) -> None:
+    """Remove the deployment ID."""
+    said = settings()
+    with mounts.top_level(said.top) as top, _changing(top) as system:
+        _do("remove", upkeep.plan_remove(system, deployment, now()), top, said)
+
+
+@click.command()
+@click.argument("deployment", metavar="ID")
+@click.option("--off", is_flag=True, help="No longer.")
+@everywhere
+def pin(deployment: str, *, off: bool) -> None:
+    """Protect the deployment ID from `prune` and `remove`."""
+    said = settings()
+    with mounts.top_level(said.top) as top, _changing(top) as system:
+        _do("unpin" if off else "pin", upkeep.plan_pin(system, deployment, not off, now()), top, said)
+
+
+@click.command()
+@click.option(
+    "--root", metavar="SUBVOLUME", help="The installed root, where it is not the running one (5: the top level)."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@everywhere
+def init(root: str | None, *, dry_run: bool) -> None:
+    """Make the layout out of an installed root; it stays as it is, and a copy of it boots next."""
+    said = settings()
+    with (
+        mounts.top_level(said.top) as top,
+        contextlib.nullcontext() if dry_run else lock.hold(top, before_init=True),
+        progress.shown(said.progress) as report,
+    ):
+        system = survey(top) if dry_run else _repaired(survey(top), top)
+        source = conversion.find_source(system, root, _has_root(top))
+        name = _os_name(os.path.join(top, source.path))
+        record = Record(id=layout.make_id(name, secrets.token_hex(3)), name=name, created=now())
+        plan = conversion.plan_init(system, source, record, now())
+        if dry_run or not said.json:
+            print_plan(plan, as_json=said.json)
+        if dry_run:
+            return
+        _ask("Do it?", said)
+        warnings = perform(plan, Site(top, progress=report), now())
+        print_done("init", plan.deployment, survey(top), warnings, as_json=said.json)
+
+
+@contextlib.contextmanager
+def _looking(top: str) -> Iterator[System]:
+    yield survey(top)
+
+
+@contextlib.contextmanager
+def _changing(top: str) -> Iterator[System]:
+    """Under the lock: the system, after what an interrupted run left was repaired."""
+    with lock.hold(top):
+        system = survey(top)
+        planning.require_layout(system)
+        yield _repaired(system, top)
+
+
+def _repaired(system: System, top: str) -> System:
+    plan = upkeep.plan_repair(system, now())
+    if not plan.every_step:
+        return system
+    try:
+        for warning in perform(plan, Site(top), now()):
+            warn(warning)
+    except Failed as failure:
+        # A full disk must not stand between a person and a rollback; all else says itself what it lacks.
+        warn(f"what an interrupted run left could not be repaired: {failure}")
+    return survey(top)
+
+
+def _do(what: str, plan: Plan, top: str, said: Settings) -> None:
+    _remark(plan)
+    warnings = perform(plan, Site(top), now())
+    print_done(what, plan.deployment, survey(top), warnings, as_json=said.json)
+
+
+def _remark(plan: Plan) -> None:
+    for note in plan.notes:
+        warn(note)
+
+
+def _prune(top: str, keep: int) -> tuple[str, ...]:
+    """Retention after a change that is done: what fails here has not made that fail."""
+    try:
+        return perform(upkeep.plan_prune(survey(top), keep, now()), Site(top), now())
+    except NothingToDo:
+        return ()
+    except Stop as stop:
+        return (f"old deployments could not be removed: {stop}",)
+
+
+def _ask(question: str, said: Settings) -> None:
+    if said.yes:
+        return
+    if not os.isatty(0) or said.json:
+        raise Rejected("this needs a yes, and there is nobody to ask; nothing was changed", "Say --yes.")
+    if not click.confirm(question):
+        raise Rejected("not wanted; nothing was changed")
+
+
+def _refuse_reboot_elsewhere(system: System, reboot: bool) -> None:
+    if reboot and system.booted_id is None:
+        raise Rejected("--reboot is for the running system, and this is another one; nothing was changed")
+
+
+def _reboot(wanted: bool) -> None:
+    if not wanted:
+        return
+    program = ["systemctl", "reboot"] if os.path.isdir("/run/systemd/system") else ["reboot"]
+    if subprocess.run(program, check=False).returncode != 0:
+        raise Failed(f"`{' '.join(program)}` failed; what was asked for is staged", "Reboot by hand.")
+
+
+def _has_root(top: str) -> bool:
+    """Whether the top level itself holds an installed system."""
+    return any(os.path.lexists(os.path.join(top, name)) for name in ("etc", "usr", "bin", "sbin"))
+
+
+def _os_name(root: str) -> str:
+    """What an installed system calls itself."""
+    for place in ("usr/lib/os-release", "etc/os-release"):
+        path = Path(root, place)
+        if path.is_file() and not path.is_symlink():
+            for line in path.read_text(errors="replace")[:65536].splitlines():
+                if line.startswith("PRETTY_NAME="):
+                    name = line.partition("=")[2].strip("\"'")
+                    return "".join(c for c in name if c.isprintable())[:100] or "system"
+    return "system"
+
+
+def now() -> str:
+    """The time, as it is written down."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,59 @@
+"""The options that every command takes, before and after its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the global options said."""
+
+    top: str | None = None
+    boot: str | None = None
+    config: Path | None = None
+    yes: bool = False
+    json: bool = False
+    progress: str = "auto"
+    verbose: bool = False
+
+
+_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--top", {"metavar": "DIR", "help": "The mounted top level (subvolid=5) of the Btrfs; default: the running one."}),
+    ("--boot", {"metavar": "DIR", "help": "The mounted boot partition; default: /boot."}),
+    ("--config", {"metavar": "FILE", "help": "The configuration; default: /etc/tb-update/config.toml."}),
+    ("--yes", {"is_flag": True, "help": "Answer every question with yes."}),
+    ("--json", {"is_flag": True, "help": "Print the result as JSON."}),
+    ("--progress", {"type": click.Choice(["auto", "json", "none"]), "help": "Progress on stderr; default: auto."}),
+    ("--verbose", {"is_flag": True, "help": "Name each step on stderr."}),
+)
+_SHORT = {"--verbose": "-v"}
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    if value is not None and parameter.name is not None:
+        context.find_root().obj[parameter.name] = value
+
+
+def everywhere(command: F) -> F:
+    """Give a command the global options; what is said behind its name counts over what is said before."""
+    for name, how in reversed(_OPTIONS):
+        names = (name, _SHORT[name]) if name in _SHORT else (name,)
+        option = click.option(*names, default=None, expose_value=False, callback=_remember, **how)
+        command = option(command)
+    return command
+
+
+def settings() -> Settings:
+    """What the global options of the running command said."""
+    said = dict(click.get_current_context().find_root().obj)
+    if said.get("config") is not None:
+        said["config"] = Path(said["config"])
+    return Settings(**said)

@@ -1,0 +1,170 @@
+"""The commands that only look: status, list, verify, diff, history, doctor."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tbdiff.entry import Listing, printable
+from tbdiff.errors import Failed, Rejected
+from tbdiff.signature import KeyRing
+from tbdiff.tree import read_tree
+from tbupdate import config, history, mounts, planning, progress, record, status
+from tbupdate import doctor as diagnosis
+from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.terminal import colour, print_json, print_lines, print_table
+from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
+from tbupdate.mirrors import SHOWN
+from tbupdate.system import Deployment, survey
+
+
+@click.command("status")
+@everywhere
+def show_status() -> None:
+    """Say what runs, what boots next, and what there is to do."""
+    said = settings()
+    with mounts.top_level(said.top) as top:
+        system = survey(top)
+    if said.json:
+        print_json(status.fields(system))
+    else:
+        print_lines(status.summary(system))
+
+
+@click.command("list")
+@everywhere
+def list_deployments() -> None:
+    """List the kept deployments, the newest first."""
+    said = settings()
+    with mounts.top_level(said.top) as top:
+        system = survey(top)
+    planning.require_layout(system)
+    if said.json:
+        print_json({"deployments": status.fields(system)["deployments"]})
+    else:
+        print_table(status.table(system), coloured=2)
+
+
+@click.command()
+@click.argument("deployment", metavar="[ID]", default="current")
+@everywhere
+def verify(deployment: str) -> None:
+    """Read the tree of a deployment (default: current) and compare it with what was deployed."""
+    said = settings()
+    with mounts.top_level(said.top) as top, progress.shown(said.progress) as report:
+        system = survey(top)
+        planning.require_layout(system)
+        kept = planning.find(system, deployment)
+        # `current` and `previous` are snapshots of their own, and can be spoiled on their own.
+        name = deployment if deployment in SHOWN else kept.id
+        known = _listing(top, kept)
+        found = read_tree(Path(top, SNAPSHOTS, name), progress=report)
+    whole = found.digest == known.digest
+    differences = [] if whole else list(_changes(known, found))
+    if said.json:
+        print_json(
+            {
+                "id": kept.id,
+                "subvolume": f"{SNAPSHOTS}/{name}",
+                "whole": whole,
+                "tree": known.digest.hex(),
+                "differences": [_change(one) for one in differences],
+            }
+        )
+    elif whole:
+        print_lines([f"{SNAPSHOTS}/{name} is exactly {kept.id} ({len(known)} entries)."])
+    else:
+        print_lines(f"{one.kind:8} {printable(one.path)}" for one in differences)
+    if not whole:
+        if said.json:
+            click.get_current_context().exit(Failed.exit_code)
+        raise Failed(
+            f"{SNAPSHOTS}/{name} is not what was deployed: {len(differences)} entries differ",
+            "Somebody changed it, or the disk did: go to another deployment with `tb-update rollback ID`.",
+        )
+
+
+@click.command()
+@click.argument("one", metavar="[A]", default="previous")
+@click.argument("other", metavar="[B]", default="current")
+@everywhere
+def diff(one: str, other: str) -> None:
+    """Say what changes from deployment A (default: previous) to B (default: current)."""
+    said = settings()
+    with mounts.top_level(said.top) as top:
+        system = survey(top)
+        planning.require_layout(system)
+        kept = [planning.find(system, named) for named in (one, other)]
+        before, after = (_listing(top, each) for each in kept)
+    found = list(_changes(before, after))
+    if said.json:
+        print_json({"from": kept[0].id, "to": kept[1].id, "changes": [_change(each) for each in found]})
+        return
+    print_lines(f"{each.kind:8} {printable(each.path)}" for each in found)
+    click.echo(f"{len(found)} changes from {kept[0].id} to {kept[1].id}.")
+
+
+@click.command("history")
+@everywhere
+def show_history() -> None:
+    """Show what was deployed, by which image, when, and how it ended."""
+    said = settings()
+    with mounts.top_level(said.top) as top:
+        events = history.read(os.path.join(top, STATE, HISTORY))
+    if said.json:
+        print_json({"events": events})
+        return
+    for event in events:
+        shown = {key: str(value) for key, value in event.items()}
+        said_more = [
+            f"{key} {shown[key]}"
+            for key in ("from", "release", "signers", "interrupted", "reason", "why")
+            if key in shown
+        ]
+        head = (
+            f"{shown.get('time', '?')}  {shown.get('event', '?'):9} {shown.get('id', '-')}  {shown.get('result', '?')}"
+        )
+        click.echo(printable("  ".join([head, *said_more]).encode()))
+
+
+@click.command("doctor")
+@everywhere
+def examine() -> None:
+    """Find what would make an update or a rollback fail later; each finding comes with its remedy."""
+    said = settings()
+    rules = config.load(said.config)
+    with mounts.top_level(said.top) as top:
+        found = diagnosis.examine(survey(top), top, said.boot, rules, len(KeyRing.load(rules.keys)))
+    problems = [one for one in found if not one.notice]
+    if said.json:
+        print_json({"healthy": not problems, "findings": [vars(one) for one in found]})
+    else:
+        for one in found:
+            mark = colour("notice", "cyan") if one.notice else colour("problem", "red")
+            print_lines([f"{mark}: {one.problem}", f"    {one.remedy}"])
+        click.echo(f"{len(problems) or 'No'} problem{'' if len(problems) == 1 else 's'} found.")
+    if problems:
+        click.get_current_context().exit(Failed.exit_code)
+
+
+def _listing(top: str, kept: Deployment) -> Listing:
+    known = record.read_listing(os.path.join(top, STATE, kept.id))
+    if known is None:
+        raise Rejected(
+            f"{kept.id} has no record of its tree, so nothing can be compared with it", "See: tb-update doctor"
+        )
+    return known
+
+
+def _changes(before: Listing, after: Listing) -> Iterable[Any]:
+    from tbdiff.changes import changes  # noqa: PLC0415 - few commands need it, and not always
+
+    return changes(before, after)
+
+
+def _change(one: Any) -> dict[str, Any]:
+    return {"kind": one.kind, "path": os.fsdecode(one.path).encode("utf-8", "backslashreplace").decode()}

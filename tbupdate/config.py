@@ -1,0 +1,64 @@
+"""The configuration: /etc/tb-update/config.toml, where a key that is not known is named and refused."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from tbdiff.errors import Failed
+from tbdiff.manifest import Word
+from tbupdate.planning import RESERVE
+
+PATH = Path("/etc/tb-update/config.toml")
+KEYS = Path("/etc/tb-update/keys")
+
+
+class _Table(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Boot(_Table):
+    """`[boot]`: who picks the kernel. With "none" it is managed elsewhere, and none is looked for."""
+
+    chooser: Literal["none"] = "none"
+
+
+class Reserve(_Table):
+    """`[space]`: the bytes that must stay free after a deploy."""
+
+    reserve: Annotated[int, pydantic.Field(ge=0)] = RESERVE
+
+
+class Config(_Table):
+    """Everything that can be configured."""
+
+    keys: Path = KEYS
+    device_type: Word | None = None
+    keep: Annotated[int, pydantic.Field(ge=1)] = 5
+    boot: Boot = Boot()
+    space: Reserve = Reserve()
+
+
+def load(path: Path | None) -> Config:
+    """Read the configuration; without a path, the machine's own, which need not exist."""
+    try:
+        text = (path or PATH).read_text()
+    except FileNotFoundError:
+        if path is None:
+            return Config()
+        raise Failed(f"there is no configuration at {path}", "Name it with --config FILE.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failed(f"the configuration {path or PATH} cannot be read: {error}") from None
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise Failed(f"{path or PATH} is not valid TOML: {error}") from None
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        what = "is not a key that exists" if first["type"] == "extra_forbidden" else f"is not valid: {first['msg']}"
+        known = ", ".join(Config.model_fields)
+        raise Failed(f"{path or PATH}: {key} {what}", f"Known keys: {known}.") from None

@@ -1,0 +1,116 @@
+"""Decide how an installed root becomes the first deployment (`init`). Pure, like `planning`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tbdiff.errors import NothingToDo, Rejected
+from tbupdate import layout, marks
+from tbupdate.history import Event
+from tbupdate.layout import CURRENT, ROOT, SNAPSHOTS, STATE, kept_root, partial
+from tbupdate.record import Record
+from tbupdate.steps import (
+    AppendHistory,
+    ClearMark,
+    Exchange,
+    MakeDirectories,
+    MakeReadOnly,
+    MakeSnapshot,
+    Plan,
+    ReadTree,
+    Rename,
+    SetDefault,
+    SetMark,
+    Step,
+    SyncFileSystem,
+    TakeSnapshot,
+    TidySnapshot,
+    WriteRecord,
+)
+from tbupdate.system import System
+
+DISPLACED = "root.before-init"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The subvolume that holds the installed root; an empty path is the top level itself."""
+
+    path: str
+    nested: tuple[str, ...] = ()
+
+
+def find_source(system: System, named: str | None, top_has_root: bool) -> Source:
+    """The installed root: the named subvolume, else what runs, else the default subvolume, `@` or the top level."""
+    held = {f"{SNAPSHOTS}/{name}": one.id for name, one in system.subvolumes.items()}
+    places = {place.path: place.id for place in system.elsewhere} | held
+    if named is not None:
+        path = named.strip("/")
+        if path in ("", "5", "."):
+            return Source("", _nested(places, ""))
+        if path not in places:
+            raise Rejected(
+                f"{named!r} is no subvolume of this file system; nothing was changed",
+                f"Name one of: {', '.join(sorted(places)) or 'none, there are no subvolumes but the top level (5)'}",
+            )
+        return Source(path, _nested(places, path))
+    number = system.booted_id or system.default_id
+    path = next((path for path, one in places.items() if one == number), "")
+    if not path and "@" in places and not top_has_root:
+        path = "@"
+    return Source(path, _nested(places, path))
+
+
+def _nested(places: dict[str, int], path: str) -> tuple[str, ...]:
+    """The subvolumes right within `path`; what is within those is not seen from it."""
+    prefix = f"{path}/" if path else ""
+    inside = sorted(one.removeprefix(prefix) for one in places if one.startswith(prefix) and one != path)
+    outer: list[str] = []
+    for one in inside:
+        if not any(one.startswith(f"{seen}/") for seen in outer):
+            outer.append(one)
+    if not path:
+        return tuple(one for one in outer if one.split("/")[0] not in (SNAPSHOTS, STATE))
+    return tuple(outer)
+
+
+def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
+    """Keep the installed root as the first deployment, and boot a writable copy of it; the original stays as it is."""
+    if system.initialised:
+        raise NothingToDo("the layout is there already")
+    replaces = source.path == f"{SNAPSHOTS}/{ROOT}"
+    taken = {ROOT, CURRENT, layout.PREVIOUS} & set(system.subvolumes)
+    if taken and not (replaces and taken == {ROOT}):
+        raise Rejected(
+            f"{', '.join(f'{SNAPSHOTS}/{name}' for name in sorted(taken))} exists already; nothing was changed",
+            f"If it is the installed root: tb-update init --root {SNAPSHOTS}/{ROOT}. Otherwise move it away.",
+        )
+    new, unfinished = record.id, partial(record.id)
+    own = (SNAPSHOTS, STATE) if not source.path else ()
+    root = kept_root(new) if replaces else ROOT
+    steps: list[Step] = [
+        MakeDirectories(),
+        SetMark(marks.DEPLOYING, new),
+        TakeSnapshot(source.path, unfinished),
+        TidySnapshot(unfinished, source.path, own, source.nested),
+        ReadTree(unfinished),
+        WriteRecord(record),
+        SyncFileSystem(),
+        MakeReadOnly(unfinished),
+        Rename(unfinished, new),
+        MakeSnapshot(new, root),
+        MakeSnapshot(new, CURRENT, read_only=True),
+        SyncFileSystem(),
+        SetDefault(root),
+        SyncFileSystem(),
+        SetMark(f"{marks.COMMITTED}.{new}", now),
+        SetMark(marks.GOOD, new),
+        ClearMark(marks.DEPLOYING),
+    ]
+    names: list[Step] = [Exchange(ROOT, root), Rename(root, DISPLACED)] if replaces else []
+    history = AppendHistory(Event(now, "init", new, more={"from": source.path or "the top level"}))
+    notes = [
+        f"{place} is a subvolume of its own and no part of the root: mount it from /etc/fstab."
+        for place in source.nested
+    ]
+    return Plan(new, tuple(steps), (*names, SyncFileSystem(), history), tuple(notes))

@@ -1,0 +1,171 @@
+"""What would make an update or a rollback fail later: findings, each with its remedy. It looks and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tbdiff.entry import printable
+from tbupdate import layout, space
+from tbupdate.config import Config
+from tbupdate.mirrors import SHOWN
+from tbupdate.status import interrupted
+from tbupdate.system import System
+
+LEAST_DATA = 256 << 20
+LEAST_METADATA = 64 << 20
+_FILE_MAX = 1 << 20
+_SUBVOLUME_OPTION = re.compile(r"(?:^|[,\s=])(subvol(?:id)?=[^,\s]*)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be. A notice is worth knowing, but no problem."""
+
+    name: str
+    problem: str
+    remedy: str
+    notice: bool = False
+
+
+def examine(system: System, top: str, boot: str | None, config: Config, keys: int) -> list[Finding]:
+    """Everything that is found, the gravest first."""
+    if not system.initialised:
+        begun = "was begun and interrupted" if system.marks.deploying else "is not there"
+        return [Finding("layout", f"the layout {begun}", "Run: tb-update init")]
+    found = [*_layout(system), *_options(top, boot, system), *_nested(system), *_facilities(system, top, config, keys)]
+    return sorted(found, key=lambda one: one.notice)
+
+
+def _layout(system: System) -> Iterator[Finding]:
+    root = system.subvolumes.get(layout.ROOT)
+    if interrupted(system):
+        yield Finding(
+            "interrupted", "a run was interrupted", "Any changing command repairs it, such as: tb-update prune"
+        )
+    elif system.default is None or root is None or root.id != system.default_id:
+        yield Finding(
+            "default",
+            f"the default subvolume is {system.default_id}, not snapshots/root",
+            "Run: btrfs subvolume set-default on snapshots/root, or tb-update rollback",
+        )
+    for name in (*SHOWN, *(kept.id for kept in system.deployments)):
+        subvolume = system.subvolumes.get(name)
+        if subvolume is not None and not subvolume.read_only:
+            yield Finding(
+                "writable",
+                f"snapshots/{name} is writable, so nobody knows what is in it",
+                f"Close it with `btrfs property set -ts DIRECTORY ro true`, then check it with `tb-update verify {name}`",
+            )
+    for kept in system.deployments:
+        if kept.record is None:
+            yield Finding(
+                "record",
+                f"{kept.id} has no readable record: no image can start from it, and it cannot be verified",
+                "Deploy a full image next, or remove it.",
+            )
+    if system.good is None:
+        yield Finding(
+            "committed",
+            f"the deployment that was committed last, {system.marks.good}, is gone",
+            "Commit the one that runs: tb-update commit",
+        )
+
+
+def _options(top: str, boot: str | None, system: System) -> Iterator[Finding]:
+    """`subvol=` for the root silently defeats the default subvolume, and with it every update and rollback."""
+    for number, line in enumerate(_lines(os.path.join(top, layout.SNAPSHOTS, layout.ROOT), "etc/fstab"), 1):
+        fields = line.split("#")[0].split()
+        option = _SUBVOLUME_OPTION.search(fields[3]) if len(fields) > 3 and fields[1] == "/" else None
+        if option:
+            yield Finding(
+                "fstab",
+                f"line {number} of /etc/fstab in snapshots/root mounts / with {printable(option[1].encode())}",
+                "Take that option away: the default subvolume says what is /.",
+            )
+    places = [("the command line of the running kernel", "/proc", "cmdline")] if system.booted_id is not None else []
+    directory = boot or "/boot"
+    if boot is not None or system.booted_id is not None:
+        names: tuple[str, ...] = (
+            "grub/grub.cfg",
+            "grub2/grub.cfg",
+            "extlinux/extlinux.conf",
+            "syslinux/syslinux.cfg",
+            "cmdline.txt",
+        )
+        entries = os.path.join(directory, "loader/entries")
+        listed = sorted(os.listdir(entries)) if os.path.isdir(entries) else []
+        names += tuple(f"loader/entries/{name}" for name in listed if name.endswith(".conf"))
+        places += [(f"{directory}/{name}", directory, name) for name in names]
+    for what, where, name in places:
+        for line in _lines(where, name):
+            option = re.search(r"rootflags=\S*?(subvol(?:id)?=[^,\s]*)", line.split("#")[0])
+            if option:
+                yield Finding(
+                    "boot-options",
+                    f"{what} mounts / with {printable(option[1].encode())}",
+                    "Take rootflags=subvol… out of the boot configuration: the default subvolume says what is /.",
+                )
+                break
+
+
+def _lines(root: str, name: str) -> list[str]:
+    """The lines of a file below `root`; a link in the tree of another system could lead anywhere: none is followed."""
+    path = os.path.join(root, name)
+    if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
+        return []
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return []
+    with open(descriptor, "rb") as file:
+        return file.read(_FILE_MAX).decode("utf-8", "replace").splitlines()
+
+
+def _nested(system: System) -> Iterator[Finding]:
+    for name, subvolume in sorted(system.subvolumes.items()):
+        if subvolume.nested and (name == layout.ROOT or name.endswith(layout.KEPT_ROOT)):
+            inside = ", ".join(printable(os.fsencode(path)) for path in subvolume.nested[:5])
+            yield Finding(
+                "nested",
+                f"snapshots/{name} holds other subvolumes ({inside}): no update or rollback carries them along",
+                "Move them out of snapshots/, and mount them from /etc/fstab.",
+            )
+
+
+def _facilities(system: System, top: str, config: Config, keys: int) -> Iterator[Finding]:
+    if keys == 0:
+        yield Finding(
+            "keys", f"no key is trusted: {config.keys} has no *.pub", "Put the public key of your builder there."
+        )
+    known = space.identify(top)
+    if known is not None and os.path.isdir(f"/sys/fs/btrfs/{_dashed(known.fsid)}/qgroups"):
+        yield Finding(
+            "qgroups",
+            "Btrfs quota groups are on: deleting snapshots can stall the system for minutes",
+            "Run: btrfs quota disable on the mounted top level",
+        )
+    for what, free, least in (
+        ("data", system.space.data, max(LEAST_DATA, config.space.reserve)),
+        ("metadata", system.space.metadata, LEAST_METADATA),
+    ):
+        if free < min(least, system.space.total // 10):
+            yield Finding(
+                "space",
+                f"only {free >> 20} MiB are left for {what}",
+                "Run: tb-update prune; for metadata also: btrfs balance start -dusage=10 on the mounted top level",
+            )
+    if config.boot.chooser == "none":
+        yield Finding(
+            "chooser",
+            'the kernel is managed elsewhere ([boot] chooser = "none"): an update brings no kernel to /boot',
+            "Nothing to do, if the kernel that boots fits every deployment.",
+            notice=True,
+        )
+
+
+def _dashed(fsid: bytes) -> str:
+    digits = fsid.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

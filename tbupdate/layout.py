@@ -1,0 +1,47 @@
+"""The names in the top level of the file system: what stands where, and which names are ours."""
+
+from __future__ import annotations
+
+import re
+
+SNAPSHOTS = "snapshots"
+STATE = "tb-update"
+HISTORY = "history.jsonl"
+
+ROOT = "root"
+CURRENT = "current"
+PREVIOUS = "previous"
+NEXT = ".next"
+PARTIAL = ".partial"
+KEPT_ROOT = ".root"
+
+TOP_LEVEL_ID = 5
+
+# A random tail on every id: no id is ever used twice, and none can look like one of the names above.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}-[0-9a-f]{6}")
+
+
+def is_id(name: str) -> bool:
+    """Whether `name` can be the id of a deployment."""
+    return _ID.fullmatch(name) is not None
+
+
+def make_id(words: str, tail: str) -> str:
+    """The id of a new deployment, from its release (or name) and six random hexadecimal digits."""
+    slug = re.sub(r"[^A-Za-z0-9._]+", "-", words).strip("-._")[:60].rstrip("-._") or "system"
+    return f"{slug}-{tail}"
+
+
+def partial(deployment: str) -> str:
+    """Where a deployment stands while it is being made."""
+    return deployment + PARTIAL
+
+
+def kept_root(deployment: str) -> str:
+    """Where the writable root of a deployment stands while it is not `root`."""
+    return deployment + KEPT_ROOT
+
+
+def coming(name: str) -> str:
+    """Where the successor of `current` or `previous` is made ready."""
+    return name + NEXT

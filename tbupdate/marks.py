@@ -1,0 +1,73 @@
+"""Marks: what is known of deployments beyond Btrfs itself, as extended attributes of the `snapshots` directory.
+
+On a file system whose metadata is full, attributes can still be set where no file can be created or renamed: a commit
+and a rollback must work there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+_PREFIX = "user.tb-update."
+_VALUE_MAX = 200
+
+GOOD = "good"
+DEPLOYING = "deploying"
+COMMITTED = "committed"
+BAD = "bad"
+PIN = "pin"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """All marks. `good` is the deployment that was committed last, `deploying` the one that a run is about to make."""
+
+    good: str | None = None
+    deploying: str | None = None
+    committed: Mapping[str, str] = field(default_factory=dict)
+    bad: Mapping[str, str] = field(default_factory=dict)
+    pinned: frozenset[str] = frozenset()
+
+    def names_of(self, deployment: str) -> tuple[str, ...]:
+        """The marks that a deployment has of its own."""
+        held = ((COMMITTED, self.committed), (BAD, self.bad), (PIN, self.pinned))
+        return tuple(f"{kind}.{deployment}" for kind, marked in held if deployment in marked)
+
+    @property
+    def marked(self) -> frozenset[str]:
+        """All deployments that have marks of their own."""
+        return frozenset(self.committed) | frozenset(self.bad) | self.pinned
+
+
+def read(directory: str) -> Marks:
+    """The marks on `directory`."""
+    single: dict[str, str] = {}
+    each: dict[str, dict[str, str]] = {COMMITTED: {}, BAD: {}, PIN: {}}
+    for name in os.listxattr(directory):
+        if name.startswith(_PREFIX):
+            value = os.getxattr(directory, name).decode("utf-8", "replace")
+            kind, _, deployment = name.removeprefix(_PREFIX).partition(".")
+            if deployment:
+                each.setdefault(kind, {})[deployment] = value
+            else:
+                single[kind] = value
+    return Marks(single.get(GOOD), single.get(DEPLOYING), each[COMMITTED], each[BAD], frozenset(each[PIN]))
+
+
+def put(directory: str, name: str, value: str) -> None:
+    """Set a mark, or replace it."""
+    # Cut by bytes: it must fit beside the others into one leaf of the tree, and be valid text again.
+    text = value.encode()[:_VALUE_MAX].decode("utf-8", "ignore")
+    os.setxattr(directory, _PREFIX + name, text.encode())
+
+
+def remove(directory: str, name: str) -> None:
+    """Remove a mark; one that is not there is no error."""
+    try:
+        os.removexattr(directory, _PREFIX + name)
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise

@@ -1,0 +1,257 @@
+"""Do: each step of a plan is one call here. What fails is cleared again by the same plan that repairs a power cut."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tbdiff.entry import Listing
+from tbdiff.errors import Failed, Stop
+from tbdiff.tree import Progress, quiet, read_tree
+from tbupdate import history, marks, record, subvolumes, syscalls
+from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
+from tbupdate.signals import held_back
+from tbupdate.steps import (
+    AppendHistory,
+    ApplyImage,
+    ClearMark,
+    DeleteRecord,
+    DeleteSubvolume,
+    Exchange,
+    MakeDirectories,
+    MakeReadOnly,
+    MakeSnapshot,
+    MakeSubvolume,
+    Plan,
+    ReadTree,
+    Rename,
+    SetDefault,
+    SetMark,
+    Step,
+    SyncFileSystem,
+    TakeSnapshot,
+    TidySnapshot,
+    WriteRecord,
+)
+from tbupdate.system import survey
+from tbupdate.upkeep import plan_repair
+
+log = logging.getLogger(__name__)
+
+
+class Applicable(Protocol):
+    """What performing needs of an opened image."""
+
+    def apply(self, tree: Path, base: Listing | None, progress: Progress) -> Listing:
+        """Turn `tree` into the image's target, and return the target's listing."""
+
+
+@dataclass
+class Site:
+    """Where a plan is performed, and what its steps hand on: the image to apply, the listing that came of it."""
+
+    top: str
+    image: Applicable | None = None
+    progress: Progress = quiet
+    listing: Listing | None = None
+
+    def path(self, name: str) -> str:
+        """The path of a name in `snapshots/`."""
+        return os.path.join(self.top, SNAPSHOTS, name)
+
+    def record(self, deployment: str) -> str:
+        """The directory of a deployment's record."""
+        return os.path.join(self.top, STATE, deployment)
+
+
+def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
+    """Do all of a plan, and return warnings; raise Failed, with everything as before, when it cannot be done."""
+    switch = next((n for n, step in enumerate(plan.steps) if isinstance(step, SetDefault)), 0)
+    try:
+        for step in plan.steps[:switch]:
+            do(step, site)
+        # From the switch on there is less left to do than there would be to undo.
+        with held_back():
+            for step in plan.steps[switch:]:
+                do(step, site)
+            return _perform_afterwards(plan.afterwards, site)
+    except BaseException as error:
+        left = _clear(site, now)
+        if isinstance(error, Exception):
+            _note_failure(site, plan, error, now)
+        if isinstance(error, OSError):
+            raise _explain(error, left) from error
+        raise
+
+
+def _perform_afterwards(steps: tuple[Step, ...], site: Site) -> tuple[str, ...]:
+    for step in steps:
+        try:
+            do(step, site)
+        except OSError as error:
+            return (
+                f"could not {step} ({error.strerror}). What was asked for is done; "
+                "the names in snapshots/ and the history follow with the next command that finds room.",
+            )
+    return ()
+
+
+def _clear(site: Site, now: str) -> str:
+    """Clear what was begun; return what is left of it, as a sentence."""
+    with held_back():
+        try:
+            plan = plan_repair(survey(site.top), now)
+            for step in plan.every_step:
+                if not isinstance(step, AppendHistory):
+                    do(step, site)
+        except (OSError, Stop) as error:
+            return f"What was begun could not be cleared yet ({error}); the next command does it."
+    return ""
+
+
+def _note_failure(site: Site, plan: Plan, error: Exception, now: str) -> None:
+    """Keep in the history how it ended, where there is room for it."""
+    for step in plan.afterwards:
+        if isinstance(step, AppendHistory):
+            more = step.event.more | {"why": str(error)}
+            try:
+                do(AppendHistory(history.Event(now, step.event.event, plan.deployment, "failed", more)), site)
+            except OSError:
+                # The caller is told why it failed; a full disk must not hide that behind a second reason.
+                return
+
+
+def _explain(error: OSError, left: str) -> Failed:
+    what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+    remedy = {
+        errno.ENOSPC: "Remove old deployments (tb-update prune) or other data, then try again.",
+        errno.EDQUOT: "Raise or disable the Btrfs quota, then try again.",
+        errno.EROFS: "The file system is read-only: see `dmesg` for why.",
+        errno.ENOTEMPTY: "It holds other subvolumes: move or delete these yourself.",
+        errno.EPERM: "Run it as root.",
+    }
+    return Failed(f"{what}. {left or 'The system is as it was before.'}", remedy.get(error.errno or 0, ""))
+
+
+def do(step: Step, site: Site) -> None:
+    """Perform one step."""
+    log.info("%s", step)
+    match step:
+        case SyncFileSystem():
+            _sync(site.top)
+        case SetMark(mark, value):
+            marks.put(site.path(""), mark, value)
+        case ClearMark(mark):
+            marks.remove(site.path(""), mark)
+        case AppendHistory(event):
+            history.append(os.path.join(site.top, STATE, HISTORY), event)
+        case DeleteRecord(deployment):
+            record.remove(site.record(deployment))
+        case MakeDirectories() | TidySnapshot() | ApplyImage() | ReadTree() | WriteRecord():
+            _do_with_trees(step, site)
+        case _:
+            _do_with_subvolumes(step, site)
+
+
+def _do_with_subvolumes(step: Step, site: Site) -> None:
+    match step:
+        case MakeSubvolume(name):
+            subvolumes.create(site.path(name))
+        case MakeSnapshot(source, name, read_only):
+            subvolumes.snapshot(site.path(source), site.path(name), read_only=read_only)
+        case TakeSnapshot(path, name):
+            subvolumes.snapshot(os.path.join(site.top, path), site.path(name), read_only=False)
+        case SetDefault(name):
+            subvolumes.set_default(site.path(name))
+        case MakeReadOnly(name):
+            subvolumes.make_read_only(site.path(name))
+        case DeleteSubvolume(name):
+            subvolumes.delete(site.path(name))
+        case Rename(old, new):
+            _in_snapshots(site, syscalls.rename, old, new)
+        case Exchange(one, other):
+            _in_snapshots(site, syscalls.exchange, one, other)
+        case _:
+            raise Failed(f"this version does not know how to {step}")
+
+
+def _do_with_trees(step: Step, site: Site) -> None:
+    match step:
+        case MakeDirectories():
+            for name in (SNAPSHOTS, STATE):
+                # Old systems hold old faults, some of them setuid: nobody but root may reach into them.
+                os.makedirs(os.path.join(site.top, name), mode=0o700, exist_ok=True)
+        case TidySnapshot():
+            _tidy(step, site)
+        case ApplyImage(name, base):
+            _apply(name, base, site)
+        case ReadTree(name):
+            _read(name, site)
+        case WriteRecord(known):
+            _write_record(known, site)
+
+
+def _in_snapshots(site: Site, act: Callable[[int, str, str], None], one: str, other: str) -> None:
+    directory = os.open(site.path(""), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        act(directory, one, other)
+    finally:
+        os.close(directory)
+
+
+def _sync(top: str) -> None:
+    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _apply(name: str, base: str | None, site: Site) -> None:
+    if site.image is None:
+        raise Failed("there is no image to apply")
+    known = record.read_listing(site.record(base)) if base is not None else None
+    site.listing = site.image.apply(Path(site.path(name)), known, site.progress)
+
+
+def _read(name: str, site: Site) -> None:
+    site.listing = read_tree(Path(site.path(name)), progress=site.progress)
+
+
+def _write_record(known: record.Record, site: Site) -> None:
+    if site.listing is None:
+        raise Failed("the tree of the new deployment was not read")
+    found = site.listing
+    filled = known.model_copy(
+        update={
+            "tree": found.digest.hex(),
+            "entries": len(found),
+            "size": found.content_size,
+            "kernel": known.kernel or record.kernel_of(found),
+        }
+    )
+    record.write(site.record(known.id), filled, found)
+
+
+def _tidy(step: TidySnapshot, site: Site) -> None:
+    tree = site.path(step.name)
+    for name in step.own:
+        if os.path.isdir(os.path.join(tree, name)):
+            shutil.rmtree(os.path.join(tree, name))
+    for stub in step.stubs:
+        original = os.stat(os.path.join(site.top, step.source, stub), follow_symlinks=False)
+        place = os.path.join(tree, stub)
+        before = os.stat(os.path.dirname(place))
+        # In a snapshot the stub of a subvolume is a directory of no inode of its own; nothing can be mounted on it.
+        os.rmdir(place)
+        os.mkdir(place, 0o700)
+        os.chown(place, original.st_uid, original.st_gid)
+        os.chmod(place, stat.S_IMODE(original.st_mode))
+        os.utime(os.path.dirname(place), ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -1,0 +1,293 @@
+"""Decide: from the system as it was found, and what is asked for, to a plan. Pure; nothing here looks or touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tbdiff.errors import NothingToDo, Rejected
+from tbdiff.manifest import Manifest
+from tbupdate import layout, marks, release
+from tbupdate.history import Event
+from tbupdate.layout import CURRENT, coming, kept_root, partial
+from tbupdate.mirrors import held_names, settle, way_back
+from tbupdate.record import Record
+from tbupdate.steps import (
+    AppendHistory,
+    ApplyImage,
+    ClearMark,
+    MakeReadOnly,
+    MakeSnapshot,
+    MakeSubvolume,
+    Plan,
+    Rename,
+    SetDefault,
+    SetMark,
+    Step,
+    SyncFileSystem,
+    WriteRecord,
+)
+from tbupdate.system import Deployment, System
+
+MEBIBYTE = 1 << 20
+RESERVE = 16 * MEBIBYTE
+# Measured on Debian trees: inode, names, extents and small files that Btrfs keeps in its metadata.
+METADATA_PER_ENTRY = 1024
+METADATA_LEAST = 4 * MEBIBYTE
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An image that was offered, beside its manifest, and the rules of this device."""
+
+    id: str
+    now: str
+    image_digest: str
+    signers: tuple[str, ...] = ()
+    device_type: str | None = None
+    reserve: int = RESERVE
+    allow_downgrade: bool = False
+
+
+def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
+    """An image becomes a new deployment beside the others, and what boots next."""
+    require_layout(system)
+    refuse_what_is_there(system, manifest)
+    refuse_during_trial(system)
+    refuse_other_devices(manifest, offer)
+    if not offer.allow_downgrade:
+        refuse_downgrade(system, manifest)
+    base = find_base(system, manifest)
+    refuse_without_space(system, manifest, base, offer)
+
+    new, unfinished = offer.id, partial(offer.id)
+    begin = MakeSnapshot(base.id, unfinished) if base else MakeSubvolume(unfinished)
+    prepare: tuple[Step, ...] = (
+        SetMark(marks.DEPLOYING, new),
+        begin,
+        ApplyImage(unfinished, base.id if base else None),
+        WriteRecord(record_of(manifest, offer, base)),
+        SyncFileSystem(),
+        MakeReadOnly(unfinished),
+        Rename(unfinished, new),
+        MakeSnapshot(new, kept_root(new)),
+        MakeSnapshot(new, coming(CURRENT), read_only=True),
+        SyncFileSystem(),
+    )
+    switch: tuple[Step, ...] = (SetDefault(kept_root(new)), SyncFileSystem(), ClearMark(marks.DEPLOYING))
+    held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
+    names = settle(held, kept_root(new), way_back(system, new, system.marks.good), names_in_use(system))
+    event = Event(offer.now, "deploy", new, more=image_facts(manifest, offer, base))
+    notes = [f"It takes the place of {system.staged.id}, which was staged."] if system.staged else []
+    if not offer.signers:
+        notes.append("The image is not signed.")
+    return Plan(new, prepare + switch, (*names, SyncFileSystem(), AppendHistory(event)), tuple(notes))
+
+
+def plan_rollback(system: System, target: str | None, now: str, reason: str) -> Plan:
+    """Another kept deployment becomes what boots next; one that was never committed is marked as bad."""
+    require_layout(system)
+    here, there = system.default, find_way_back(system, target)
+    if here == there:
+        raise NothingToDo(f"{there.id} is what boots next already")
+
+    steps: list[Step] = []
+    if system.pending is not None:
+        steps.append(SetMark(f"{marks.BAD}.{system.pending.id}", reason))
+    held = held_names(system)
+    if there.roots:
+        root = there.roots[0].name
+    else:
+        root = next(name for name in free_roots(there.id) if name not in system.subvolumes)
+        steps += [MakeSnapshot(there.id, root), SyncFileSystem()]
+        held[root] = there.id
+    steps += [SetDefault(root), SyncFileSystem()]
+    good = system.marks.good
+    if system.is_committed(there):
+        good = there.id
+        steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
+    names = settle(held, root, way_back(system, there.id, good), names_in_use(system))
+    event = Event(now, "rollback", there.id, more={"from": here.id if here else None, "reason": reason})
+    return Plan(there.id, tuple(steps), (*names, SyncFileSystem(), AppendHistory(event)))
+
+
+def plan_commit(system: System, now: str) -> Plan:
+    """The deployment on trial (or staged, on an image of another system) is kept for good."""
+    require_layout(system)
+    pending = system.pending
+    if pending is None:
+        if system.default is None:
+            raise Rejected("the default subvolume is none of the deployments", "See: tb-update doctor")
+        raise NothingToDo(f"{system.default.id} is committed already")
+    if system.staged is not None and system.booted_id is not None:
+        raise Rejected(
+            f"{pending.id} is staged but does not run yet, so nobody knows whether it works",
+            "Reboot into it first.",
+        )
+    steps: list[Step] = [SetMark(f"{marks.COMMITTED}.{pending.id}", now)]
+    if pending.id in system.marks.bad:
+        steps.append(ClearMark(f"{marks.BAD}.{pending.id}"))
+    steps += [SetMark(marks.GOOD, pending.id), SyncFileSystem()]
+    held = held_names(system)
+    root = system.by_number(system.default_id)
+    # `previous` stays what it was before the commit: the deployment that was good until now.
+    back = way_back(system, pending.id, system.marks.good)
+    names = settle(held, root.name, back, names_in_use(system)) if root else ()
+    return Plan(pending.id, tuple(steps), (*names, AppendHistory(Event(now, "commit", pending.id))))
+
+
+def require_layout(system: System) -> None:
+    """Refuse a file system that `init` was not run on (or did not finish)."""
+    if not system.initialised:
+        raise Rejected("this file system has no deployments yet", "Make the layout with: tb-update init")
+
+
+def refuse_what_is_there(system: System, manifest: Manifest) -> None:
+    """Nothing to do when what boots next is the very tree that the image leads to."""
+    default, tree = system.default, manifest.target.tree
+    if default is not None and tree is not None and default.record is not None and default.record.tree == tree:
+        raise NothingToDo(f"{default.id} is this very system, and boots next already")
+
+
+def refuse_during_trial(system: System) -> None:
+    """A deployment on trial must be judged before the next one comes."""
+    if system.trial is not None:
+        raise Rejected(
+            f"{system.trial.id} runs on trial; nothing was changed",
+            "Keep it with `tb-update commit`, or go back with `tb-update rollback`, then deploy again.",
+        )
+
+
+def refuse_other_devices(manifest: Manifest, offer: Offer) -> None:
+    """An image says for which types of device it is; none said is all."""
+    types = manifest.target.device_types
+    if types and offer.device_type not in types:
+        mine = f"is {offer.device_type!r}" if offer.device_type else "has no device_type in its configuration"
+        raise Rejected(
+            f"the image is for {', '.join(types)}, and this device {mine}; nothing was changed",
+            "Get the image for this device, or set device_type in config.toml.",
+        )
+
+
+def refuse_downgrade(system: System, manifest: Manifest) -> None:
+    """Neither an older release nor a lower epoch than what was committed last."""
+    against = system.good or system.default
+    if against is None or against.record is None:
+        return
+    have, offered = against.record, manifest.target
+    if have.release and offered.release and release.compare(offered.release, have.release) < 0:
+        raise Rejected(
+            f"the image is release {offered.release}, older than {have.release} that is here; nothing was changed",
+            "If you mean it: --allow-downgrade",
+        )
+    if offered.epoch < have.epoch:
+        raise Rejected(
+            f"the image is of epoch {offered.epoch}, below {have.epoch} that was reached here; nothing was changed",
+            "It was withdrawn, most likely for a security fault. If you mean it: --allow-downgrade",
+        )
+
+
+def find_base(system: System, manifest: Manifest) -> Deployment | None:
+    """The kept deployment that the image starts from; None if it starts from nothing."""
+    wanted = manifest.way.base
+    if wanted is None:
+        return system.default if manifest.way.container == "tar-delta" else None
+    # The newest one shares most with what was there last.
+    for kept in reversed(system.deployments):
+        if kept.record is not None and kept.record.tree == wanted:
+            return kept
+    here = ", ".join(
+        f"{kept.id} ({short(kept.record.tree) if kept.record else 'no record'})" for kept in system.deployments
+    )
+    raise Rejected(
+        f"the image starts from the tree {short(wanted)}, which is not here; here is {here}; nothing was changed",
+        "Get an image that starts from one of these, or a full image.",
+    )
+
+
+def refuse_without_space(system: System, manifest: Manifest, base: Deployment | None, offer: Offer) -> None:
+    """What applying writes at most, and some reserve, must fit; for metadata, what is known of it."""
+    need = manifest.way.free + offer.reserve
+    metadata = METADATA_LEAST + (0 if base else manifest.target.entries * METADATA_PER_ENTRY)
+    for what, needed, free in (("space", need, system.space.data), ("metadata space", metadata, system.space.metadata)):
+        if needed > free:
+            raise Rejected(
+                f"not enough {what} on Btrfs: {size(needed)} needed, {size(free)} free; nothing was changed",
+                "Remove old deployments (tb-update prune, tb-update remove ID) or other data.",
+            )
+
+
+def record_of(manifest: Manifest, offer: Offer, base: Deployment | None) -> Record:
+    """What is written down about the new deployment."""
+    target = manifest.target
+    return Record(
+        id=offer.id,
+        name=target.name,
+        release=target.release,
+        epoch=target.epoch,
+        tree=target.tree,
+        image_digest=offer.image_digest,
+        signers=offer.signers,
+        base=base.id if base else None,
+        created=offer.now,
+        entries=target.entries,
+        size=target.size,
+    )
+
+
+def image_facts(manifest: Manifest, offer: Offer, base: Deployment | None) -> dict[str, object]:
+    """What the history says of the image."""
+    return {
+        "name": manifest.target.name,
+        "release": manifest.target.release,
+        "image_digest": offer.image_digest,
+        "signers": list(offer.signers) or "none: unsigned",
+        "base": base.id if base else None,
+    }
+
+
+def find_way_back(system: System, target: str | None) -> Deployment:
+    """The deployment that a rollback leads to: the one that was named, else the last good one, else `previous`."""
+    if target is not None:
+        return find(system, target)
+    if system.default is None or system.pending is not None:
+        there = system.good
+    else:
+        there = system.get(way_back(system, system.default.id, system.marks.good))
+    if there is None or there == system.default:
+        raise Rejected("there is no earlier deployment to go back to; nothing was changed", "See: tb-update list")
+    return there
+
+
+def find(system: System, named: str) -> Deployment:
+    """The kept deployment that a person means: its id, the beginning of it, or `root`, `current`, `previous`."""
+    mirrors = {layout.ROOT: system.root, layout.CURRENT: system.current, layout.PREVIOUS: system.previous}
+    exact = mirrors.get(named) or system.get(named)
+    if exact is not None:
+        return exact
+    like = [kept for kept in system.deployments if named and kept.id.startswith(named)]
+    if len(like) == 1:
+        return like[0]
+    here = ", ".join(kept.id for kept in like or system.deployments)
+    what = "more than one deployment begins with" if like else "no deployment is kept as"
+    raise Rejected(f"{what} {named!r}; nothing was changed", f"Choose one of: {here}")
+
+
+def names_in_use(system: System) -> frozenset[str]:
+    """The subvolumes that run or boot next: deleting a mounted subvolume would succeed, so it must never be planned."""
+    used = (system.by_number(system.booted_id), system.by_number(system.default_id))
+    return frozenset(one.name for one in used if one is not None)
+
+
+def free_roots(deployment: str) -> tuple[str, ...]:
+    """The names that a root of a deployment can have, the proper one first."""
+    return (kept_root(deployment), *(kept_root(f"{deployment}.{n}") for n in range(2, 100)))
+
+
+def short(digest: str | None) -> str:
+    """A digest as people read it."""
+    return digest[:12] if digest else "unknown"
+
+
+def size(count: int) -> str:
+    """A number of bytes as people read it."""
+    return f"{count / MEBIBYTE:,.1f} MiB"

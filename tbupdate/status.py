@@ -1,0 +1,168 @@
+"""What is there, as it is shown: the fields for programs (`--json`), and the lines for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tbupdate import layout
+from tbupdate.system import Deployment, System
+from tbupdate.upkeep import plan_repair, protections
+
+FORMAT_VERSION = 1
+
+STAGED, TRIAL, COMMITTED, BAD, UNTRIED = "staged", "trial", "committed", "bad", "untried"
+MEANING = {
+    STAGED: "boots next",
+    TRIAL: "runs, waits for `commit`",
+    COMMITTED: "",
+    BAD: "was rolled back",
+    UNTRIED: "was never committed",
+}
+COLOURS = {STAGED: "yellow", TRIAL: "yellow", COMMITTED: "green", BAD: "red", UNTRIED: "bright_black"}
+
+
+def state_of(system: System, kept: Deployment) -> str:
+    """The one word for how a deployment stands."""
+    if kept == system.trial:
+        return TRIAL
+    if kept == system.staged:
+        return STAGED
+    if kept.id in system.marks.bad:
+        return BAD
+    return COMMITTED if system.is_committed(kept) else UNTRIED
+
+
+def interrupted(system: System) -> bool:
+    """Whether the next changing command has something to repair."""
+    return bool(plan_repair(system, "").every_step)
+
+
+def fields(system: System) -> dict[str, Any]:
+    """Everything that `status --json` says."""
+    return {
+        "format_version": FORMAT_VERSION,
+        "initialised": system.initialised,
+        "booted": _id(system.booted),
+        "default": _id(system.default),
+        "current": _id(system.current),
+        "previous": _id(system.previous),
+        "staged": _id(system.staged),
+        "trial": _id(system.trial),
+        "committed": _id(system.good),
+        "interrupted": interrupted(system),
+        "reboot_needed": reboot_needed(system),
+        "default_subvolume": system.default_id,
+        "booted_subvolume": system.booted_id,
+        "free": {"data": system.space.data, "metadata": system.space.metadata},
+        "deployments": [deployment_fields(system, kept) for kept in reversed(system.deployments)],
+    }
+
+
+def deployment_fields(system: System, kept: Deployment) -> dict[str, Any]:
+    """One deployment, for programs."""
+    known = kept.record
+    return {
+        "id": kept.id,
+        "name": known.name if known else "",
+        "release": known.release if known else None,
+        "epoch": known.epoch if known else None,
+        "state": state_of(system, kept),
+        "created": known.created if known else None,
+        "committed": system.marks.committed.get(kept.id),
+        "bad": system.marks.bad.get(kept.id),
+        "pinned": kept.id in system.marks.pinned,
+        "protected": protections(system).get(kept.id),
+        "image_digest": known.image_digest if known else None,
+        "signed": bool(known.signers) if known and known.image_digest else None,
+        "signers": list(known.signers) if known else [],
+        "tree": known.tree if known else None,
+        "base": known.base if known else None,
+        "kernel": known.kernel if known else None,
+        "subvolume": kept.subvolume.id,
+    }
+
+
+def reboot_needed(system: System) -> bool:
+    """Whether another root runs than the one that boots next."""
+    return system.booted_id is not None and system.booted_id != system.default_id
+
+
+def _id(deployment: Deployment | None) -> str | None:
+    return deployment.id if deployment else None
+
+
+def summary(system: System) -> list[str]:
+    """The lines of `status`: what runs, what boots next, what there is to do."""
+    if not system.initialised:
+        begun = "begun but not finished" if system.marks.deploying else "not there"
+        return [f"The layout is {begun}: run `tb-update init`."]
+    rows = []
+    if system.booted_id is not None:
+        rows.append(("runs", _named(system, system.booted, system.booted_id)))
+    rows.append(("boots next", _named(system, system.default, system.default_id)))
+    rows.append(("goes back to", _named(system, _back(system), None)))
+    rows.append(("free", f"{_size(system.space.data)} data, {_size(system.space.metadata)} metadata"))
+    lines = [f"{what + ':':14}{value}" for what, value in rows]
+    return [*lines, "", *advice(system)]
+
+
+def _back(system: System) -> Deployment | None:
+    return system.good if system.pending is not None else system.previous
+
+
+def advice(system: System) -> list[str]:
+    """What there is to do next."""
+    lines = []
+    if interrupted(system):
+        lines.append("A run was interrupted; the next command that changes something repairs what it left.")
+    if system.default is None:
+        lines.append("The default subvolume is none of the deployments: see `tb-update doctor`.")
+    elif system.trial is not None:
+        lines.append(f"{system.trial.id} runs on trial: keep it with `commit`, or go back with `rollback`.")
+    elif system.staged is not None and system.booted_id is not None:
+        lines.append(f"{system.staged.id} is staged: reboot into it, then keep it with `commit`.")
+    elif system.staged is not None:
+        lines.append(f"{system.staged.id} is staged: make it final with `commit`, or undo it with `rollback`.")
+    elif reboot_needed(system):
+        lines.append("Reboot to run what boots next.")
+    else:
+        lines.append("Nothing is pending.")
+    return lines
+
+
+def table(system: System) -> list[tuple[str, ...]]:
+    """The rows of `list`, newest first, under their heads."""
+    rows: list[tuple[str, ...]] = [("ID", "RELEASE", "STATE", "CREATED", "NOTES")]
+    for kept in reversed(system.deployments):
+        known = kept.record
+        created = known.created[:16].replace("T", " ") if known else "?"
+        release = (known.release or "-") if known else "?"
+        rows.append((kept.id, release, state_of(system, kept), created, ", ".join(notes(system, kept))))
+    return rows
+
+
+def notes(system: System, kept: Deployment) -> list[str]:
+    """What else is worth knowing of a deployment, in a few words each."""
+    names = ((system.booted, "runs"), (system.default, "boots next"), (system.previous, layout.PREVIOUS))
+    said = [word for deployment, word in names if deployment == kept]
+    if kept.id in system.marks.pinned:
+        said.append("pinned")
+    if kept.id in system.marks.bad:
+        said.append(system.marks.bad[kept.id])
+    if kept.record is None:
+        said.append("no record")
+    elif kept.record.image_digest and not kept.record.signers:
+        said.append("unsigned")
+    return said
+
+
+def _named(system: System, deployment: Deployment | None, number: int | None) -> str:
+    if deployment is None:
+        return "nothing" if number is None else f"subvolume {number}, which is no deployment"
+    release = deployment.record.release if deployment.record else None
+    state = state_of(system, deployment)
+    return f"{deployment.id} ({f'release {release}, ' if release else ''}{state})"
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"

@@ -1,0 +1,82 @@
+"""Btrfs subvolumes: the only importer of btrfsutil, and the one place that knows how it can be missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tbdiff.errors import Failed
+
+try:
+    import btrfsutil
+except ImportError as error:
+    # btrfsutil 6.14 and later from PyPI builds against an older libbtrfsutil, and then lacks a symbol here.
+    raise Failed(
+        f"the Python module btrfsutil does not load: {error}",
+        "Install your distribution's python3-btrfsutil (and use a virtual environment with --system-site-packages), "
+        "or pip's btrfsutil in a version that is not newer than the installed libbtrfsutil.",
+    ) from None
+
+TOP_LEVEL_ID = 5
+_READ_ONLY = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """One subvolume as Btrfs knows it; `path` is relative to the top level."""
+
+    path: str
+    id: int
+    uuid: bytes
+    parent_uuid: bytes
+    read_only: bool
+
+
+def is_top_level(path: str) -> bool:
+    """Whether the directory `path` is the root of subvolume 5."""
+    return bool(btrfsutil.is_subvolume(path)) and btrfsutil.subvolume_id(path) == TOP_LEVEL_ID
+
+
+def containing(path: str) -> int:
+    """The id of the subvolume that `path` lies in."""
+    return int(btrfsutil.subvolume_id(path))
+
+
+def find_all(top: str) -> Iterator[Found]:
+    """Every subvolume of the file system but the top level itself."""
+    with btrfsutil.SubvolumeIterator(top, TOP_LEVEL_ID, info=True) as found:
+        for path, known in found:
+            yield Found(path, known.id, known.uuid, known.parent_uuid, bool(known.flags & _READ_ONLY))
+
+
+def default(top: str) -> int:
+    """The id of the default subvolume."""
+    return int(btrfsutil.get_default_subvolume(top))
+
+
+def set_default(path: str) -> None:
+    """Make the subvolume at `path` the default one. Not durable before the next syncfs."""
+    btrfsutil.set_default_subvolume(path)
+
+
+def create(path: str) -> None:
+    """Create an empty subvolume."""
+    btrfsutil.create_subvolume(path)
+
+
+def snapshot(source: str, path: str, *, read_only: bool) -> None:
+    """Make `path` a snapshot of the subvolume `source`."""
+    btrfsutil.create_snapshot(source, path, read_only=read_only)
+
+
+def make_read_only(path: str) -> None:
+    """Close the subvolume at `path` to changes."""
+    btrfsutil.set_subvolume_read_only(path, True)
+
+
+def delete(path: str) -> None:
+    """Delete the subvolume at `path`, but no other one within it. A mounted one is deleted as well: ask before."""
+    if not btrfsutil.is_subvolume(path):
+        raise NotADirectoryError(20, os.strerror(20), path)
+    btrfsutil.delete_subvolume(path)

@@ -1,0 +1,53 @@
+"""System calls that Python has no name for: renameat2, syncfs, unshare, mount."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOATIME = 1024
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, *names: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), *names[:1])
+
+
+def rename(directory: int, old: str, new: str) -> None:
+    """Rename within an open directory; an existing `new` is never replaced."""
+    _check(_libc.renameat2(directory, os.fsencode(old), directory, os.fsencode(new), _RENAME_NOREPLACE), new)
+
+
+def exchange(directory: int, one: str, other: str) -> None:
+    """Let two names in an open directory change places, in one act."""
+    _check(_libc.renameat2(directory, os.fsencode(one), directory, os.fsencode(other), _RENAME_EXCHANGE), one)
+
+
+def syncfs(descriptor: int) -> None:
+    """Make the whole file system durable, data and metadata."""
+    _check(_libc.syncfs(descriptor))
+
+
+def leave_mount_namespace() -> None:
+    """Give this process mounts of its own: none of them is seen by others, and all vanish with it."""
+    _check(_libc.unshare(CLONE_NEWNS))
+    _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None))
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
+    """Mount `source` on `target`."""
+    _check(
+        _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode()),
+        source,
+    )

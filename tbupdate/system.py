@@ -1,0 +1,207 @@
+"""The system as it was found: one frozen value that planning decides on. Looking changes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tbdiff.errors import Rejected
+from tbupdate import layout, marks, record, space, subvolumes
+from tbupdate.marks import Marks
+from tbupdate.record import Record
+from tbupdate.space import Space
+
+
+@dataclass(frozen=True)
+class Subvolume:
+    """A subvolume in `snapshots/`; `nested` are the paths of other subvolumes within it."""
+
+    name: str
+    id: int
+    uuid: bytes
+    parent_uuid: bytes
+    read_only: bool
+    nested: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A subvolume that is not in `snapshots/`, by its path from the top level."""
+
+    path: str
+    id: int
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An applied image that is kept under its id, and the writable roots that were made from it, the used one first."""
+
+    id: str
+    subvolume: Subvolume
+    record: Record | None = None
+    roots: tuple[Subvolume, ...] = ()
+
+
+@dataclass(frozen=True)
+class System:
+    """What the top level holds. Which one is which is read from Btrfs itself, never from a file that can go stale.
+
+    `booted_id` is the subvolume that runs as / from this file system; None where none does: an image of another system.
+    """
+
+    default_id: int
+    booted_id: int | None = None
+    subvolumes: Mapping[str, Subvolume] = field(default_factory=dict)
+    deployments: tuple[Deployment, ...] = ()
+    elsewhere: tuple[Place, ...] = ()
+    marks: Marks = field(default_factory=Marks)
+    records: frozenset[str] = frozenset()
+    space: Space = field(default_factory=Space)
+    has_snapshots: bool = False
+
+    @property
+    def initialised(self) -> bool:
+        """Whether `init` came to its end here."""
+        return self.marks.good is not None
+
+    def get(self, deployment: str | None) -> Deployment | None:
+        """The kept deployment with that id."""
+        return next((kept for kept in self.deployments if kept.id == deployment), None)
+
+    def made_from(self, subvolume: Subvolume | None) -> Deployment | None:
+        """The deployment that a root or a mirror is a snapshot of."""
+        if subvolume is None:
+            return None
+        return next((kept for kept in self.deployments if kept.subvolume.uuid == subvolume.parent_uuid), None)
+
+    def by_number(self, number: int | None) -> Subvolume | None:
+        """The subvolume in `snapshots/` with that Btrfs id."""
+        return next((held for held in self.subvolumes.values() if held.id == number), None)
+
+    @property
+    def default(self) -> Deployment | None:
+        """The deployment that boots next."""
+        return self.made_from(self.by_number(self.default_id))
+
+    @property
+    def booted(self) -> Deployment | None:
+        """The deployment that runs."""
+        return self.made_from(self.by_number(self.booted_id))
+
+    @property
+    def root(self) -> Deployment | None:
+        """The deployment that `snapshots/root` belongs to."""
+        return self.made_from(self.subvolumes.get(layout.ROOT))
+
+    @property
+    def current(self) -> Deployment | None:
+        """The deployment that `snapshots/current` shows."""
+        return self.made_from(self.subvolumes.get(layout.CURRENT))
+
+    @property
+    def previous(self) -> Deployment | None:
+        """The deployment that `snapshots/previous` shows."""
+        return self.made_from(self.subvolumes.get(layout.PREVIOUS))
+
+    @property
+    def good(self) -> Deployment | None:
+        """The deployment that was committed last."""
+        return self.get(self.marks.good)
+
+    @property
+    def pending(self) -> Deployment | None:
+        """The deployment that boots next and is not committed: staged, or on trial."""
+        return self.default if self.default is not None and self.default.id != self.marks.good else None
+
+    @property
+    def trial(self) -> Deployment | None:
+        """The pending deployment, if it runs."""
+        return self.pending if self.pending is not None and self.pending == self.booted else None
+
+    @property
+    def staged(self) -> Deployment | None:
+        """The pending deployment, if it does not run yet."""
+        return self.pending if self.trial is None else None
+
+    def is_committed(self, deployment: Deployment) -> bool:
+        """Whether it was committed at some time."""
+        return deployment.id in self.marks.committed
+
+
+def survey(top: str) -> System:
+    """Look at the Btrfs whose top level is mounted at `top`."""
+    if not subvolumes.is_top_level(top):
+        raise Rejected(
+            f"{top} is not the top level of a Btrfs",
+            "Mount it with: mount -o subvolid=5 DEVICE DIRECTORY",
+        )
+    snapshots = os.path.join(top, layout.SNAPSHOTS)
+    there = os.path.isdir(snapshots) and not os.path.islink(snapshots)
+    held, elsewhere = _subvolumes(top)
+    marked = marks.read(snapshots) if there else Marks()
+    default_id, booted_id = subvolumes.default(top), _booted(top)
+    return System(
+        default_id=default_id,
+        booted_id=booted_id,
+        subvolumes=held,
+        deployments=_deployments(top, held, (default_id, booted_id)),
+        elsewhere=elsewhere,
+        marks=marked,
+        records=_records(top),
+        space=space.measure(top),
+        has_snapshots=there,
+    )
+
+
+def _subvolumes(top: str) -> tuple[dict[str, Subvolume], tuple[Place, ...]]:
+    found = sorted(subvolumes.find_all(top), key=lambda one: one.id)
+    nested: dict[str, list[str]] = {}
+    for one in found:
+        directory, _, rest = one.path.partition("/")
+        name, _, below = rest.partition("/")
+        if directory == layout.SNAPSHOTS and below:
+            nested.setdefault(name, []).append(below)
+    held: dict[str, Subvolume] = {}
+    elsewhere: list[Place] = []
+    for one in found:
+        directory, _, name = one.path.partition("/")
+        if directory != layout.SNAPSHOTS or not name:
+            elsewhere.append(Place(one.path, one.id))
+        elif "/" not in name:
+            below_it = tuple(sorted(nested.get(name, ())))
+            held[name] = Subvolume(name, one.id, one.uuid, one.parent_uuid, one.read_only, below_it)
+    return held, tuple(elsewhere)
+
+
+def _deployments(top: str, held: Mapping[str, Subvolume], used: tuple[int | None, ...]) -> tuple[Deployment, ...]:
+    """All kept deployments, in the order in which they were made: Btrfs counts upwards, clocks may be wrong."""
+    kept = []
+    for name, subvolume in held.items():
+        if layout.is_id(name):
+            roots = [
+                one
+                for one in held.values()
+                if one.parent_uuid == subvolume.uuid
+                and (one.name == layout.ROOT or one.name.endswith(layout.KEPT_ROOT))
+            ]
+            roots.sort(key=lambda one: (one.id not in used, one.name != layout.ROOT, one.id))
+            known = record.read(os.path.join(top, layout.STATE, name))
+            kept.append(Deployment(name, subvolume, known, tuple(roots)))
+    return tuple(sorted(kept, key=lambda one: one.subvolume.id))
+
+
+def _records(top: str) -> frozenset[str]:
+    try:
+        names = os.listdir(os.path.join(top, layout.STATE))
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in names if layout.is_id(name))
+
+
+def _booted(top: str) -> int | None:
+    """The subvolume that / is, when / is on this very file system."""
+    here, there = space.identify("/"), space.identify(top)
+    if here is None or there is None or here.fsid != there.fsid:
+        return None
+    return subvolumes.containing("/")

@@ -1,0 +1,189 @@
+"""Decide what may go: the repair of an interrupted run, retention, removal. Pure, like `planning`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tbdiff.errors import NothingToDo, Rejected
+from tbupdate import layout, marks
+from tbupdate.history import Event
+from tbupdate.layout import PARTIAL, partial
+from tbupdate.mirrors import SHOWN, SPARE, held_names, settle, way_back
+from tbupdate.planning import find, names_in_use, require_layout
+from tbupdate.steps import (
+    AppendHistory,
+    ClearMark,
+    DeleteRecord,
+    DeleteSubvolume,
+    Plan,
+    SetMark,
+    Step,
+    SyncFileSystem,
+)
+from tbupdate.system import Deployment, System
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether retention keeps a deployment, and why."""
+
+    deployment: str
+    kept: bool
+    why: str
+
+
+def plan_repair(system: System, now: str) -> Plan:
+    """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut."""
+    doing, default = system.marks.deploying, system.default
+    steps: list[Step] = []
+    if doing is not None and default is not None and default.id == doing:
+        if not system.initialised:
+            steps += _good(doing, now)
+        steps.append(ClearMark(marks.DEPLOYING))
+    elif doing is not None:
+        steps += _clear(system, doing)
+        steps.append(ClearMark(marks.DEPLOYING))
+    steps += _stray_partials(system, doing)
+    if not system.initialised:
+        return _repair(system, steps, (), now)
+
+    steps += _forgotten(system)
+    good = system.marks.good
+    root = system.by_number(system.default_id)
+    if default is None or root is None:
+        return _repair(system, steps, (), now)
+    # What was committed before is good again as soon as a rollback switched to it.
+    if default.id != good and system.is_committed(default):
+        good = default.id
+        steps.append(SetMark(marks.GOOD, good))
+    held = {name: of for name, of in held_names(system).items() if of != doing or doing == default.id}
+    names = settle(held, root.name, way_back(system, default.id, good), names_in_use(system))
+    return _repair(system, steps, names, now)
+
+
+def _repair(system: System, steps: list[Step], names: tuple[Step, ...], now: str) -> Plan:
+    if not steps and not names:
+        return Plan(None, ())
+    event = Event(now, "repair", system.default.id if system.default else None)
+    if system.marks.deploying is not None:
+        event = Event(now, "repair", event.deployment, more={"interrupted": system.marks.deploying})
+    history = (AppendHistory(event),) if system.initialised else ()
+    return Plan(event.deployment, (*steps, SyncFileSystem()), (*names, SyncFileSystem(), *history))
+
+
+def _good(deployment: str, now: str) -> list[Step]:
+    return [SetMark(f"{marks.COMMITTED}.{deployment}", now), SetMark(marks.GOOD, deployment)]
+
+
+def _clear(system: System, deployment: str) -> list[Step]:
+    """All that an unfinished deployment left: what was made from it first, or nobody would know whose it is."""
+    kept = system.get(deployment)
+    steps: list[Step] = []
+    if kept is not None:
+        if kept in (system.booted, system.good) or system.is_committed(kept):
+            return steps
+        made = [name for name, of in held_names(system).items() if of == deployment]
+        steps += [DeleteSubvolume(name) for name in (*made, deployment)]
+    if partial(deployment) in system.subvolumes:
+        steps.append(DeleteSubvolume(partial(deployment)))
+    if deployment in system.records:
+        steps.append(DeleteRecord(deployment))
+    return steps
+
+
+def _stray_partials(system: System, doing: str | None) -> list[Step]:
+    stray = (name for name in sorted(system.subvolumes) if name.endswith(PARTIAL) and name != partial(doing or ""))
+    return [DeleteSubvolume(name) for name in stray if layout.is_id(name.removesuffix(PARTIAL))]
+
+
+def _forgotten(system: System) -> list[Step]:
+    """Records and marks of deployments that are gone: a removal was cut in the middle."""
+    doing = system.marks.deploying
+    known = {kept.id for kept in system.deployments} | {doing}
+    steps: list[Step] = [DeleteRecord(one) for one in sorted(system.records - known)]
+    for gone in sorted(system.marks.marked - known):
+        steps += [ClearMark(mark) for mark in system.marks.names_of(gone)]
+    return steps
+
+
+def protections(system: System) -> dict[str, str]:
+    """The deployments that must not be removed, and why."""
+    reasons = (
+        (system.booted, "runs now"),
+        (system.default, "boots next"),
+        (system.root, "is `root`"),
+        (system.current, "is `current`"),
+        (system.previous, "is `previous`"),
+        (system.good, "was committed last"),
+    )
+    why = {kept.id: reason for kept, reason in reversed(reasons) if kept is not None}
+    for kept in system.deployments:
+        inside = [root for root in kept.roots if root.nested]
+        if kept.id not in why and kept.id in system.marks.pinned:
+            why[kept.id] = "is pinned"
+        elif kept.id not in why and inside:
+            why[kept.id] = f"has the subvolume {inside[0].nested[0]} in its {inside[0].name}"
+        elif kept.id not in why and kept.id == system.marks.deploying:
+            why[kept.id] = "is being made"
+    return why
+
+
+def judge(system: System, keep: int) -> tuple[Verdict, ...]:
+    """What retention says of every deployment, newest first: at most `keep`, but never one that is protected."""
+    why = protections(system)
+    room = keep - len(why)
+    verdicts = []
+    for kept in reversed(system.deployments):
+        if kept.id in why:
+            verdicts.append(Verdict(kept.id, True, why[kept.id]))
+        elif room > 0:
+            room -= 1
+            verdicts.append(Verdict(kept.id, True, f"is among the newest {keep}"))
+        else:
+            verdicts.append(Verdict(kept.id, False, f"is older than the newest {keep}"))
+    return tuple(verdicts)
+
+
+def plan_prune(system: System, keep: int, now: str) -> Plan:
+    """Remove what retention does not keep, the oldest first."""
+    require_layout(system)
+    gone = [kept for kept in system.deployments if kept.id in {v.deployment for v in judge(system, keep) if not v.kept}]
+    if not gone:
+        raise NothingToDo(f"no deployment is beyond the {keep} to keep")
+    steps = [step for kept in gone for step in _removal(system, kept)]
+    history = [AppendHistory(Event(now, "prune", kept.id)) for kept in gone]
+    return Plan(None, (*steps, SyncFileSystem()), tuple(history))
+
+
+def plan_remove(system: System, named: str, now: str) -> Plan:
+    """Remove one deployment that a person names."""
+    require_layout(system)
+    kept = find(system, named)
+    why = protections(system).get(kept.id)
+    if why is not None:
+        raise Rejected(f"{kept.id} {why}; nothing was changed", "See: tb-update list")
+    history = AppendHistory(Event(now, "remove", kept.id))
+    return Plan(kept.id, (*_removal(system, kept), SyncFileSystem()), (history,))
+
+
+def plan_pin(system: System, named: str, on: bool, now: str) -> Plan:
+    """Protect a deployment from retention, or no longer."""
+    require_layout(system)
+    kept = find(system, named)
+    if (kept.id in system.marks.pinned) == on:
+        raise NothingToDo(f"{kept.id} is {'pinned already' if on else 'not pinned'}")
+    mark = f"{marks.PIN}.{kept.id}"
+    step: Step = SetMark(mark, now) if on else ClearMark(mark)
+    history = AppendHistory(Event(now, "pin" if on else "unpin", kept.id))
+    return Plan(kept.id, (step, SyncFileSystem()), (history,))
+
+
+def _removal(system: System, kept: Deployment) -> list[Step]:
+    """Roots first: they are known by the deployment that they were made from."""
+    used = names_in_use(system)
+    roots = [root.name for root in kept.roots if root.name not in used]
+    mirrors = [name for name in SHOWN + SPARE if system.made_from(system.subvolumes.get(name)) == kept]
+    steps: list[Step] = [DeleteSubvolume(name) for name in (*roots, *mirrors, kept.id)]
+    if kept.id in system.records:
+        steps.append(DeleteRecord(kept.id))
+    return steps + [ClearMark(mark) for mark in system.marks.names_of(kept.id)]
