@@ -57,7 +57,7 @@ def _layout(system: System) -> Iterator[Finding]:
             yield Finding(
                 "writable",
                 f"snapshots/{name} is writable, so nobody knows what is in it",
-                f"Close it with `btrfs property set -ts DIRECTORY ro true`, then check it with `tb-update verify {name}`",
+                f"Run `btrfs property set -ts DIRECTORY ro true` on it, then `tb-update verify {name}`",
             )
     for kept in system.deployments:
         if kept.record is None:

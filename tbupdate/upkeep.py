@@ -34,23 +34,22 @@ class Verdict:
 
 def plan_repair(system: System, now: str) -> Plan:
     """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut."""
-    doing, default = system.marks.deploying, system.default
+    doing, default, good = system.marks.deploying, system.default, system.marks.good
     steps: list[Step] = []
     if doing is not None and default is not None and default.id == doing:
-        if not system.initialised:
-            steps += _good(doing, now)
+        if good is None:
+            # `init` is all but done: the first deployment needs no trial, it is what ran before.
+            good = doing
+            steps += [SetMark(f"{marks.COMMITTED}.{doing}", now), SetMark(marks.GOOD, doing)]
         steps.append(ClearMark(marks.DEPLOYING))
     elif doing is not None:
         steps += _clear(system, doing)
         steps.append(ClearMark(marks.DEPLOYING))
     steps += _stray_partials(system, doing)
-    if not system.initialised:
-        return _repair(system, steps, (), now)
-
-    steps += _forgotten(system)
-    good = system.marks.good
+    if good is not None:
+        steps += _forgotten(system)
     root = system.by_number(system.default_id)
-    if default is None or root is None:
+    if good is None or default is None or root is None:
         return _repair(system, steps, (), now)
     # What was committed before is good again as soon as a rollback switched to it.
     if default.id != good and system.is_committed(default):
@@ -67,12 +66,8 @@ def _repair(system: System, steps: list[Step], names: tuple[Step, ...], now: str
     event = Event(now, "repair", system.default.id if system.default else None)
     if system.marks.deploying is not None:
         event = Event(now, "repair", event.deployment, more={"interrupted": system.marks.deploying})
-    history = (AppendHistory(event),) if system.initialised else ()
+    history = (AppendHistory(event),) if system.initialised or names else ()
     return Plan(event.deployment, (*steps, SyncFileSystem()), (*names, SyncFileSystem(), *history))
-
-
-def _good(deployment: str, now: str) -> list[Step]:
-    return [SetMark(f"{marks.COMMITTED}.{deployment}", now), SetMark(marks.GOOD, deployment)]
 
 
 def _clear(system: System, deployment: str) -> list[Step]:
