@@ -218,7 +218,13 @@ def _apply(name: str, base: str | None, site: Site) -> None:
     if site.image is None:
         raise Failed("there is no image to apply")
     known = record.read_listing(site.record(base)) if base is not None else None
-    site.listing = site.image.apply(Path(site.path(name)), known, site.progress)
+    try:
+        site.listing = site.image.apply(Path(site.path(name)), known, site.progress)
+    except Failed as failure:
+        # What it says of the half-changed tree is true of a copy only, and nobody sees that again.
+        if isinstance(failure.__cause__, OSError):
+            raise failure.__cause__ from None
+        raise
 
 
 def _read(name: str, site: Site) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pydantic
 
-from tbdiff import listing as listing_file
 from tbdiff.entry import Kind, Listing
+from tbdiff.listing import load, store
 
 RECORD = "record.json"
 LISTING = "listing"
@@ -49,7 +49,7 @@ def read(directory: str) -> Record | None:
 def write(directory: str, record: Record, listing: Listing) -> None:
     """Write record and listing durably; the record comes last and makes them valid."""
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    listing_file.store(listing, Path(directory, LISTING))
+    store(listing, Path(directory, LISTING))
     temporary = os.path.join(directory, RECORD + ".partial")
     with open(temporary, "wb") as file:
         file.write(record.model_dump_json(indent=1).encode() + b"\n")
@@ -61,7 +61,7 @@ def write(directory: str, record: Record, listing: Listing) -> None:
 def read_listing(directory: str) -> Listing | None:
     """The listing of the deployment's tree as it was made, or None where it is gone."""
     path = Path(directory, LISTING)
-    return listing_file.load(path) if path.exists() else None
+    return load(path) if path.exists() else None
 
 
 def remove(directory: str) -> None:
