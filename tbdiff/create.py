@@ -24,7 +24,8 @@ from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.pairing import Pairing
 from tbdiff.payload import DATA, LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
-from tbdiff.signature import load_private_key, sign
+from tbdiff.signature import load_private_key
+from tbdiff.signing import signed
 from tbdiff.tree import Progress, quiet, read_tree
 
 # Data streams hold what is alike, so that it compresses well together.
@@ -95,9 +96,7 @@ def create_image(
             tally.written += ENTRY_COST * (len(delta.edits) + len(delta.adds))
             head = _head(label or Label(), new, old, writers, payload, tally.written)
             if private:
-                head = Head(head.target, head.way, (
-                    sign(private, head.target, of_target=True), sign(private, head.way, of_target=False),
-                ))  # fmt: skip
+                head = signed(head, private)
             _assemble(head, payload, Path(place) / "image", out)
     except OSError as error:
         raise Failed(f"{out} could not be written: {error.strerror}") from error

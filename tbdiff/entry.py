@@ -186,14 +186,14 @@ def in_order(entries: dict[bytes, Entry]) -> Listing:
     return Listing(ordered)
 
 
-_HEAD = struct.Struct("<BHHIIqI")
+HEAD = struct.Struct("<BHHIIqI")
 
 
 def serialise(entry: Entry) -> bytes:
     """One entry as it goes into the tree digest (docs/format.md, "Tree digest")."""
     seconds, nanoseconds = divmod(entry.mtime, 1_000_000_000)
     parts = [
-        _HEAD.pack(entry.kind, len(entry.path), entry.mode, entry.uid, entry.gid, seconds, nanoseconds),
+        HEAD.pack(entry.kind, len(entry.path), entry.mode, entry.uid, entry.gid, seconds, nanoseconds),
         entry.path,
     ]
     if entry.kind is Kind.FILE:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tbdiff import labels, wire
+from tbdiff.changes import Change, image_changes
 from tbdiff.content import follow, runs
 from tbdiff.entry import EMPTY, Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected
@@ -54,6 +55,16 @@ class Image:
     def digest(self) -> str:
         """What names the image: the SHA-256 of its way, which holds the digests of all the rest."""
         return hashlib.sha256(self._head.way).hexdigest()
+
+    @property
+    def claimed_signers(self) -> tuple[str, ...]:
+        """The ids of the keys under which it says it is signed, verified or not."""
+        return tuple(dict.fromkeys(f"key {s.key_id.hex()}" for s in self._head.signatures))
+
+    def changes(self) -> list[Change]:
+        """What it changes, in words."""
+        contents = self.contents()
+        return image_changes(contents.delta, contents.labels)
 
     def contents(self) -> Contents:
         """Read only what the image changes."""

@@ -13,11 +13,12 @@ PLAIN_MAX = 1000
 
 
 def labelled(delta: TreeDelta, every: bool) -> list[int]:
-    """The base entries whose names are carried, in their order: removed, edited, sources of added ones."""
+    """The base entries whose names are carried, in their order: removed, edited, sources and directories of added."""
     numbers = list(delta.removed)
     numbers += (edit.index for edit in delta.edits if every or edit.fields & Field.CONTENT)
     numbers += (add.source for add in delta.adds if add.source is not None)
-    return numbers
+    numbers += (add.parent.index for add in delta.adds if not add.parent.added)
+    return list(dict.fromkeys(numbers))
 
 
 def _every(edits: Sequence[Edit]) -> bool:

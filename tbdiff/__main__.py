@@ -1,0 +1,5 @@
+"""Run as `python -m tbdiff`."""
+
+from tbdiff.cli import main
+
+main()

@@ -1,0 +1,113 @@
+"""An image shown to a person or a program: who made it, where it leads, what it changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from tbdiff.changes import Change
+from tbdiff.entry import printable
+from tbdiff.manifest import Manifest
+
+FORMAT_VERSION = 1
+SHOWN = 20
+KINDS = ("added", "changed", "removed", "renamed")
+SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}
+
+
+def size(count: int) -> str:
+    """A number of bytes as a person says it."""
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{count} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")
+
+
+def as_text(
+    manifest: Manifest, digest: str, signers: Sequence[str], found: Sequence[Change] | None, *, everything: bool
+) -> Iterator[str]:
+    """The image as lines of text."""
+    target, way = manifest.target, manifest.way
+    title = " ".join(filter(None, (target.name, target.release))) or "(no name)"
+    yield f"Image     {title}"
+    yield f"For       {', '.join(target.device_types) or 'any device'}"
+    yield f"From      {'tree ' + way.base[:16] + '…' if way.base else 'nothing (a full system)'}"
+    yield f"To        {'tree ' + target.tree[:16] + '…' if target.tree else 'a tree'}" + (
+        f", {target.entries:,} entries, {size(target.size)}" if target.entries else ""
+    )
+    yield f"Payload   {size(way.payload)}; writes at most {size(way.free)}"
+    yield f"Signed    {', '.join(signers) or 'by nobody'}"
+    yield f"Digest    {digest}"
+    if found is None:
+        return
+    yield ""
+    yield from _summary(found)
+    named = [change for change in found if change.path is not None]
+    if not everything and len(named) > SHOWN:
+        largest = sorted(named, key=lambda change: -(change.size or 0))[:SHOWN]
+        named = sorted(largest, key=lambda change: change.path or b"")
+        yield f"The {SHOWN} largest (all with --operations):"
+    yield from map(line, named)
+
+
+def _summary(found: Sequence[Change]) -> Iterator[str]:
+    counts = Counter(change.kind for change in found)
+    if not counts:
+        yield "Changes nothing: base and target are the same."
+        return
+    new = sum(change.size or 0 for change in found)
+    yield ", ".join(f"{counts[kind]:,} {kind}" for kind in KINDS if counts[kind]) + f"; {size(new)} of new content"
+    unnamed = sum(change.path is None for change in found)
+    if unnamed:
+        yield f"({unnamed:,} of them only in owner, mode, time or attributes; their names are in the base)"
+
+
+def line(change: Change) -> str:
+    """One change as a line."""
+    parts = [SIGNS[change.kind], printable(change.path or b"") or "/" if change.path is not None else "(unnamed)"]
+    if change.kind == "renamed":
+        parts.append(f"(was {printable(change.source or b'')})")
+    elif change.source is not None:
+        parts.append(f"(copy of {printable(change.source)})")
+    elif change.what and change.kind == "changed":
+        parts.append(f"({', '.join(change.what)})")
+    if change.size is not None:
+        parts.append(f"{size(change.size)}")
+    return " ".join(parts)
+
+
+def as_json(
+    manifest: Manifest, digest: str, signers: Sequence[str], found: Sequence[Change] | None, *, everything: bool
+) -> dict[str, Any]:
+    """The image as a document; `operations` only when asked for."""
+    document: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "digest": digest,
+        "target": manifest.target.model_dump(mode="json"),
+        "way": manifest.way.model_dump(mode="json"),
+        "signers": list(signers),
+    }
+    if found is not None:
+        counts = Counter(change.kind for change in found)
+        document["summary"] = {kind: counts[kind] for kind in KINDS} | {
+            "new_bytes": sum(change.size or 0 for change in found)
+        }
+        if everything:
+            document["operations"] = [change_json(change) for change in found]
+    return document
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """One change; `path_bytes` in hex where the path is no valid UTF-8."""
+    fields: dict[str, Any] = {"kind": change.kind, "path": None if change.path is None else printable(change.path)}
+    if change.path is not None and change.path != fields["path"].encode():
+        fields["path_bytes"] = change.path.hex()
+    fields["what"] = list(change.what)
+    if change.source is not None:
+        fields["source"] = printable(change.source)
+    if change.size is not None:
+        fields["size"] = change.size
+    return fields
