@@ -1,0 +1,372 @@
+"""tb-update as it is run: real images, exit codes, JSON, the lock, signals, a full disk, a live system."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbdiff.create import Label, create_image
+from tbdiff.signature import create_key
+from tbupdate.system import survey
+from tests import device
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass
+class Device:
+    """A device that is not running: its mounted top level, a builder's key, and a way to run tb-update on it."""
+
+    top: Path
+    work: Path
+
+    def __call__(self, *arguments: str, code: int = 0, **how: Any) -> str:
+        done = self.run(*arguments, **how)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+    def run(self, *arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(self.command(*arguments), capture_output=True, text=True, cwd=REPOSITORY, **how)
+
+    def command(self, *arguments: str) -> list[str]:
+        config = ("--config", str(self.work / "config.toml"))
+        return [sys.executable, "-m", "tbupdate", *arguments, "--top", str(self.top), *config]
+
+    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        shown = json.loads(self(*arguments, "--json", code=code))
+        assert shown["format_version"] == 1
+        return dict(shown)
+
+    def status(self) -> dict[str, Any]:
+        return self.json("status")
+
+    def tree(self, name: str, **files: str) -> Path:
+        tree = self.work / name
+        device.make_root(tree, name)
+        for file, content in files.items():
+            (tree / "etc" / file).write_text(content)
+        return tree
+
+    def image(self, base: Path | None, target: Path, release: str, signed: bool = True, **more: Any) -> str:
+        out = self.work / f"{release}.tbdiff"
+        label = Label(name="demo", release=release, **more)
+        create_image(base, target, out, label=label, key=self.work / "builder" if signed else None)
+        return str(out)
+
+
+@pytest.fixture
+def dev(btrfs: Path, tmp_path: Path) -> Device:
+    (tmp_path / "keys").mkdir()
+    create_key(tmp_path / "builder")
+    (tmp_path / "keys/builder.pub").write_bytes((tmp_path / "builder.pub").read_bytes())
+    (tmp_path / "config.toml").write_text(f'keys = "{tmp_path}/keys"\ndevice_type = "test"\n')
+    device.make_root(btrfs)
+    made = Device(btrfs, tmp_path)
+    made("init", "--yes")
+    return made
+
+
+def test_the_way_of_an_update(dev: Device) -> None:
+    one, two = dev.tree("one", changed="a", gone="b"), dev.tree("two", changed="c", new="d")
+    full, delta = dev.image(None, one, "1.0"), dev.image(one, two, "2.0")
+    assert "THE SWITCH" in dev("deploy", full, "--dry-run")
+    assert dev.status()["staged"] is None
+    first = dev.json("deploy", full)
+    assert first["staged"] == first["default"] == first["current"] == first["id"]
+    dev("commit")
+    with open(delta, "rb") as pipe:
+        dev("deploy", "-", stdin=pipe)
+    status = dev.status()
+    assert (status["previous"], status["trial"], status["booted"]) == (first["id"], None, None)
+    new = status["deployments"][0]
+    assert (new["release"], new["state"], new["signers"]) == ("2.0", "staged", ["builder"])
+    assert (dev.top / "snapshots/root/etc/new").read_text() == "d"
+    assert not (dev.top / "snapshots/root/etc/gone").exists()
+    dev("commit")
+    dev("commit", code=4)
+    dev("deploy", delta, code=4)
+    dev("deploy", full, code=3)
+    dev("rollback", first["id"])
+    assert dev.status()["default"] == first["id"]
+    events = dev.json("history")["events"]
+    assert [event["event"] for event in events] == ["init", "deploy", "commit", "deploy", "commit", "rollback"]
+
+
+def test_what_is_rejected_changes_nothing(dev: Device) -> None:
+    tree = dev.tree("one")
+    before = dev.status()
+    unsigned = dev.image(None, tree, "1.0", signed=False)
+    other = dev.image(None, tree, "1.1", device_types=("other",))
+    delta = dev.image(dev.tree("elsewhere"), tree, "1.2")
+    (dev.work / "junk").write_bytes(b"junk" * 1000)
+    for image in (unsigned, other, delta, str(dev.work / "junk")):
+        error = dev.json("deploy", image, code=3)["error"]
+        assert error["kind"] == "rejected"
+        assert error["message"]
+    assert dev.status() | {"free": 0} == before | {"free": 0}
+    assert [event["event"] for event in dev.json("history")["events"]] == ["init"]
+    dev("deploy", unsigned, "--allow-unsigned")
+    assert "unsigned" in dev("list")
+    assert "unsigned" in dev("history")
+
+
+def test_a_damaged_image_leaves_no_trace(dev: Device) -> None:
+    image = Path(dev.image(None, dev.tree("one", big=os.urandom(1 << 20).hex()), "1.0"))
+    raw = bytearray(image.read_bytes())
+    raw[-1000] ^= 1
+    image.write_bytes(raw)
+    before = device.names(dev.top)
+    assert dev.run("deploy", str(image)).returncode in (1, 3)
+    device.check_settled(dev.top)
+    assert device.names(dev.top) == before
+    assert dev.json("history")["events"][-1]["result"] == "failed"
+
+
+def test_exit_codes_and_where_options_stand(dev: Device) -> None:
+    top = str(dev.top)
+    plain = [sys.executable, "-m", "tbupdate"]
+    for arguments, code in (
+        ([], 0),
+        (["--help"], 0),
+        (["--top", top, "status"], 0),
+        (["status", "--top", top], 0),
+        (["--top", "/nowhere", "--json", "status", "--top", top], 0),
+        (["status", "--top", "/nowhere"], 3),
+        (["status", "--top", top + "/snapshots"], 3),
+        (["status", "--no-such"], 2),
+        (["nothing"], 2),
+        (["rollback", "--top", top], 3),
+        (["commit", "--top", top], 4),
+        (["prune", "--top", top], 4),
+        (["rollback", "no-such", "--top", top], 3),
+        (["status", "--top", top, "--config", "/nowhere"], 0),
+        (["doctor", "--top", top, "--config", "/nowhere"], 1),
+    ):
+        done = subprocess.run([*plain, *arguments], capture_output=True, text=True, cwd=REPOSITORY)
+        assert done.returncode == code, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_a_typo_in_the_configuration_is_named(dev: Device) -> None:
+    (dev.work / "config.toml").write_text("kep = 3\n")
+    error = dev.json("prune", code=1)["error"]
+    assert "kep" in error["message"]
+
+
+def test_another_run_is_busy(dev: Device) -> None:
+    descriptor = os.open(dev.top / "snapshots", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        image = dev.image(None, dev.tree("one"), "1.0")
+        for arguments in (["deploy", image], ["rollback"], ["commit"], ["prune"], ["init", "--yes"]):
+            assert dev.json(*arguments, code=75)["error"]["kind"] == "busy"
+        dev.status()
+    finally:
+        os.close(descriptor)
+
+
+def test_verify_names_what_differs(dev: Device) -> None:
+    dev("deploy", dev.image(None, dev.tree("one"), "1.0"))
+    dev("verify")
+    current = dev.status()["current"]
+    place = dev.top / "snapshots" / current
+    subprocess.run(["btrfs", "property", "set", "-ts", str(place), "ro", "false"], check=True)
+    (place / "etc/system").write_text("spoiled")
+    assert "writable" in [finding["name"] for finding in dev.json("doctor", code=1)["findings"]]
+    dev("verify")  # `current` is a snapshot of its own
+    found = dev.json("verify", current, code=1)
+    assert not found["whole"]
+    assert "etc/system" in [one["path"] for one in found["differences"]]
+    assert "etc/system" in dev("verify", current, code=1)
+
+
+def test_diff(dev: Device) -> None:
+    dev("deploy", dev.image(None, dev.tree("one", new="x"), "1.0"))
+    paths = {change["path"]: change["kind"] for change in dev.json("diff")["changes"]}
+    assert paths["etc/new"] == "added"
+    assert "etc/new" in dev("diff")
+
+
+def test_doctor_finds_what_defeats_an_update(dev: Device) -> None:
+    assert dev.json("doctor")["healthy"]
+    root = dev.top / "snapshots/root"
+    (root / "etc/fstab").write_text("# a comment\nLABEL=x / btrfs defaults,subvol=@ 0 0\n")
+    subprocess.run(["btrfs", "-q", "subvolume", "create", str(root / "docker")], check=True)
+    boot = dev.work / "boot"
+    (boot / "loader/entries").mkdir(parents=True)
+    (boot / "loader/entries/a.conf").write_text("options root=LABEL=x rootflags=noatime,subvol=@ rw\n")
+    found = {one["name"]: one for one in dev.json("doctor", "--boot", str(boot), code=1)["findings"]}
+    assert {"fstab", "nested", "boot-options"} <= set(found)
+    assert all(one["remedy"] for one in found.values())
+    top = subprocess.run(["findmnt", "-no", "TARGET", str(dev.top)], capture_output=True, text=True).stdout.strip()
+    subprocess.run(["btrfs", "subvolume", "set-default", "5", top], check=True)
+    assert "default" in {one["name"] for one in dev.json("doctor", code=1)["findings"]}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cleans_up(dev: Device, number: signal.Signals) -> None:
+    """The image comes through a pipe that stops in the middle: the run waits there, and is told to end."""
+    image = Path(dev.image(None, dev.tree("one", big=os.urandom(2 << 20).hex()), "1.0")).read_bytes()
+    before = device.names(dev.top)
+    with subprocess.Popen(
+        dev.command("deploy", "-"),
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd=REPOSITORY,
+    ) as run:
+        assert run.stdin is not None
+        assert run.stderr is not None
+        run.stdin.write(image[: len(image) // 2])
+        run.stdin.flush()
+        wait(lambda: any(name.endswith(".partial") for name in device.names(dev.top)))
+        time.sleep(0.2)
+        run.send_signal(number)
+        said = run.stderr.read().decode()
+        assert run.wait(30) == 1
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    device.check_settled(dev.top)
+    assert device.names(dev.top) == before
+
+
+def test_a_kill_is_cleared_by_the_next_command(dev: Device) -> None:
+    image = Path(dev.image(None, dev.tree("one", big=os.urandom(2 << 20).hex()), "1.0"))
+    with subprocess.Popen(dev.command("deploy", "-"), stdin=subprocess.PIPE, cwd=REPOSITORY) as run:
+        assert run.stdin is not None
+        run.stdin.write(image.read_bytes()[: image.stat().st_size // 2])
+        run.stdin.flush()
+        wait(lambda: any(name.endswith(".partial") for name in device.names(dev.top)))
+        run.kill()
+        run.wait()
+    assert dev.status()["interrupted"]
+    assert "interrupted" in {one["name"] for one in dev.json("doctor", code=1)["findings"]}
+    dev("deploy", str(image))
+    device.check_settled(dev.top)
+    assert "repair" in {event["event"] for event in dev.json("history")["events"]}
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < limit, "it did not come to that"
+        time.sleep(0.02)
+
+
+def test_progress_as_json(dev: Device) -> None:
+    done = dev.run("deploy", dev.image(None, dev.tree("one"), "1.0"), "--progress", "json")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {"phase", "done", "total", "format_version"} <= set(lines[0])
+    assert dev.run("rollback").stderr == ""
+
+
+def test_remove_and_pin(dev: Device) -> None:
+    dev("deploy", dev.image(None, dev.tree("one"), "1.0"))
+    bad = dev.status()["staged"]
+    dev("rollback")
+    dev("pin", bad)
+    dev("remove", bad, code=3)
+    dev("pin", bad, "--off")
+    dev("pin", bad, "--off", code=4)
+    dev("remove", bad)
+    assert len(dev.status()["deployments"]) == 1
+    dev("remove", "current", code=3)
+    device.check_settled(dev.top)
+
+
+def test_status_and_rollback_on_a_full_file_system(make_btrfs: Callable[..., Path], tmp_path: Path) -> None:
+    top = make_btrfs(300 << 20)
+    device.initialised(top)
+    device.deploy(top, device.TinyImage("second", "2.0"), reserve=0)
+    small = Device(top, tmp_path)
+    (tmp_path / "config.toml").write_text("")
+    fill(top)
+    assert small.status()["staged"]
+    done = small.run("rollback")
+    assert done.returncode == 0, done.stderr
+    assert "follow with the next command" in done.stderr
+    assert device.boots(top) == "first"
+    assert survey(str(top)).pending is None
+    small("doctor", code=1)
+    for name in os.listdir(top):
+        if name.startswith("fill"):
+            (top / name).unlink()
+    os.sync()
+    small("prune", "--keep", "1")
+    device.check_settled(top)
+
+
+def fill(top: Path) -> None:
+    """With data, then with metadata: until not even an empty file finds room."""
+    for size in (1 << 20, 1 << 14, 2000, 0):
+        for number in range(1_000_000):
+            try:
+                with open(top / f"fill-{size}-{number}-{'x' * 200}", "wb") as file:
+                    file.write(os.urandom(size))
+                    file.flush()
+                    if size == 1 << 20:
+                        os.fsync(file.fileno())
+            except OSError:
+                break
+
+
+def test_a_live_system(dev: Device) -> None:
+    """Chrooted into the mounted default subvolume: / is the device's own, and no --top is needed."""
+    for directory in ("proc", "dev", "run", "usr", "lib", "lib64", "bin", "work", "repo", "tmp", "var"):
+        (dev.top / "snapshots/root" / directory).mkdir()
+    full = dev.image(None, dev.tree("one"), "1.0")
+    ((work := dev.work) / "live.sh").write_text(LIVE)
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "--fork",
+            "sh",
+            "-eux",
+            str(work / "live.sh"),
+            str(dev.top),
+            str(work),
+            str(REPOSITORY),
+            sys.executable,
+            full,
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    staged, rejected, after = (json.loads(part) for part in done.stdout.split("---\n"))
+    assert staged["staged"] == staged["default"] == staged["id"]
+    assert staged["booted"] == staged["previous"] != staged["id"]
+    assert staged["reboot_needed"]
+    assert "reboot" in rejected["error"]["remedy"].lower()
+    assert after["reboot_needed"] is False
+    assert after["default"] == after["booted"] == staged["booted"]
+
+
+LIVE = """
+top=$1 work=$2 repo=$3 python=$4 image=$5
+device=$(findmnt -no SOURCE --nofsroot "$top")
+new=$work/new; mkdir "$new"
+mount "$device" "$new"
+for d in usr lib lib64 bin dev tmp var; do mount --rbind /$d "$new/$d"; done
+mount --bind "$repo" "$new/repo"; mount --bind "$work" "$new/work"
+mount -t tmpfs none "$new/run"; mount -t proc none "$new/proc"
+run() { chroot "$new" sh -c 'cd /repo && exec "$@"' sh "$python" -m tbupdate "$@" --json --config /work/config.toml; }
+sed -i "s,$work,/work," "$work/config.toml"
+run deploy "/work/${image##*/}"; echo ---
+run commit || test $? = 3; echo ---
+run rollback
+test -z "$(ls -A "$new/run/tb-update/top")"
+"""
