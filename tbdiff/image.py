@@ -157,13 +157,13 @@ class _Application:
     def run(self, chunks: Chunks, streams: Streams, size: int, progress: Progress) -> Listing:
         """Stage all contents, then change the tree."""
         try:
-            with TreeWriter(self.tree, self.base, self.delta, self.rebuilt) as writer:
-                for entry, sink in writer.contents():
+            with TreeWriter(self.tree, self.base) as writer:
+                for entry, sink in writer.contents(self.rebuilt.target):
                     follow(streams, sum(length for _, length in runs(entry)), self.base, sink)
                     progress("apply", chunks.done, size)
                 streams.check_end(chunks)
                 self.changing = True
-                writer.transform(progress)
+                writer.transform(self.delta, self.rebuilt, progress)
         except (OSError, Rejected) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             if self.changing:

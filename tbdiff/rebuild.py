@@ -38,6 +38,10 @@ class _Rebuild:
         self.entries: list[Entry] = []
         self.places: dict[Ref, int] = {}
         self.links: list[tuple[int, Ref]] = []
+        self.wanted = {Ref(n, added=True) for n in range(len(delta.adds))}
+        self.wanted.update(Ref(n) for n in self.edits)
+        self.wanted.update(Ref(base.index[e.link]) for e in base.entries if e.kind is Kind.HARDLINK)
+        self.wanted.update(item.link for item in (*delta.edits, *delta.adds) if item.link is not None)
         self._check_references()
         self.children: dict[Ref, list[Ref]] = {}
         up = parents(base)
@@ -146,7 +150,8 @@ class _Rebuild:
                 entry = kept if kept.path == path else replace(kept, path=path)
         if entry.extents and sum(entry.extents[-1]) > entry.size:
             raise Rejected(f"the image gives {printable(path)!r} parts beyond its end")
-        self.places[ref] = len(self.entries)
+        if ref in self.wanted:
+            self.places[ref] = len(self.entries)
         if entry.kind is Kind.HARDLINK:
             if link is None:
                 raise Rejected("the image has a hard link to nothing")

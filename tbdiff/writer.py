@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,22 +27,15 @@ TEMPORARY = b"new"
 class TreeWriter:
     """A tree on its way from base to target.
 
-    First `contents` are staged, which changes nothing in the tree but the staging directory in its root; then
+    First contents are staged, which changes nothing in the tree but the staging directory in its root; then
     `transform` changes it. On leaving, the staging directory is gone, however it went.
     """
 
-    def __init__(self, root: Path, base: Listing, delta: TreeDelta, rebuilt: Rebuilt) -> None:
+    def __init__(self, root: Path, base: Listing) -> None:
         self._base = base
-        self._delta = delta
-        self._target = rebuilt.target
-        self._places = rebuilt.places
         self._tree = Descent(root)
         self._umask = os.umask(0)
-        self._moved: dict[int, bytes] = {}
-        self._up = parents(base)
-        self._users: Counter[bytes] = Counter()
-        self._renewed: set[bytes] = set()
-        self._staging = Staging(self._tree, base)
+        self.staging = Staging(self._tree, base)
         self._staged = True
 
     def __enter__(self) -> TreeWriter:
@@ -60,26 +53,38 @@ class TreeWriter:
     def _finish_staging(self) -> None:
         if self._staged:
             self._staged = False
-            self._staging.close()
+            self.staging.close()
 
-    def contents(self) -> Iterator[tuple[Entry, Sink]]:
+    def contents(self, target: Listing) -> Iterator[tuple[Entry, Sink]]:
         """The contents that the base does not have, each with the sink that it is to be written to."""
-        for entry in needed(self._base, self._target):
-            with self._staging.content(entry, runs(entry)) as sink:
+        for entry in needed(self._base, target):
+            with self.staging.content(entry, runs(entry)) as sink:
                 yield entry, sink
 
-    def transform(self, progress: Progress = quiet) -> None:
+    def transform(self, delta: TreeDelta, rebuilt: Rebuilt, progress: Progress = quiet) -> None:
         """Change the tree's names and metadata to the target's; all contents must be staged."""
+        _Transformation(self._tree, self.staging, self._base, delta, rebuilt).run(self._finish_staging, progress)
+
+
+class _Transformation:
+    """The names of one tree being changed."""
+
+    def __init__(self, tree: Descent, staging: Staging, base: Listing, delta: TreeDelta, rebuilt: Rebuilt) -> None:
+        self._tree = tree
+        self._staging = staging
+        self._base = base
+        self._delta = delta
+        self._target = rebuilt.target
+        self._places = rebuilt.places
+        self._moved: dict[int, bytes] = {}
+        self._up = parents(base)
+        self._users: Counter[bytes] = Counter()
+        self._renewed: set[bytes] = set()
+
+    def run(self, finish_staging: Callable[[], None], progress: Progress) -> None:
+        """All steps, one after the other."""
         self._keep_contents()
-        steps = (
-            self._move_out,
-            self._remove,
-            self._add,
-            self._edit,
-            self._link,
-            self._finish_staging,
-            self._directories,
-        )
+        steps = (self._move_out, self._remove, self._add, self._edit, self._link, finish_staging, self._directories)
         for n, step in enumerate(steps):
             progress("change", n, len(steps))
             step()
@@ -106,7 +111,7 @@ class TreeWriter:
                 fresh.add(entry.digest)
                 self._staging.keep(n)
 
-    # --- the steps of `transform`
+    # --- the steps
 
     def _move_out(self) -> None:
         """Take moved directories out of the way, the deepest first, so that the paths of the others still hold."""
@@ -140,6 +145,7 @@ class TreeWriter:
                 continue
             if entry.kind is Kind.DIRECTORY:
                 directory, name = self._tree.parent(entry.path)
+                _clear_socket(directory, name)
                 if add.source is None:
                     os.mkdir(name, 0o700, dir_fd=directory)
                 else:
@@ -216,6 +222,13 @@ class TreeWriter:
                 set_metadata(entry, fd)
             elif os.fstat(fd).st_mtime_ns != entry.mtime:
                 os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+
+def _clear_socket(directory: int, name: bytes) -> None:
+    """Remove a socket: no listing has them, so one may be where a directory is going to be."""
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=directory)
 
 
 def sync(root: Path) -> None:
