@@ -41,7 +41,8 @@ class _Rebuild:
         self.wanted = {Ref(n, added=True) for n in range(len(delta.adds))}
         self.wanted.update(Ref(n) for n in self.edits)
         self.wanted.update(Ref(base.index[e.link]) for e in base.entries if e.kind is Kind.HARDLINK)
-        self.wanted.update(item.link for item in (*delta.edits, *delta.adds) if item.link is not None)
+        self.wanted.update(edit.link for edit in delta.edits if edit.link is not None)
+        self.wanted.update(add.link for add in delta.adds if add.link is not None)
         self._check_references()
         self.children: dict[Ref, list[Ref]] = {}
         up = parents(base)
