@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 
 from tests import loops
+from tests.corpus.debian import Corpus
+from tests.corpus.debian import corpus as mounted_corpus
 
 hypothesis.settings.register_profile("tests", deadline=None, print_blob=True, max_examples=60)
 hypothesis.settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=2000)
@@ -103,3 +105,12 @@ def btrfs_of_module() -> Iterator[Path]:
     """One Btrfs file system for all tests of a module: for tests that only need a directory of their own on it."""
     with btrfs_maker() as make:
         yield make(4 << 30)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Iterator[Corpus]:
+    """Two pairs of real Debian systems, mounted; built on first use."""
+    if os.geteuid() != 0:
+        pytest.fail("the corpus is a Btrfs image and needs root; `make test-fast` runs what does not")
+    with mounted_corpus() as held:
+        yield held

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 
+from tbdiff.create import create_image
+from tbdiff.errors import Stop
+from tbdiff.image import open_image
+from tests.honest import differences
 from tests.random_trees import tree_pairs
 from tests.roundtrip import assert_round_trips
-from tests.trees import NOON, Tree, change, directory, file, move, symlink
+from tests.trees import NOON, Noise, Tree, build, change, directory, file, move, sparse, symlink
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +94,35 @@ def test_nested_swaps(tmp_path: Path) -> None:
     move(target, b"a", b"b")
     change(target, b"b/0/1/f1", mode=0o600)
     assert_round_trips(base, target, tmp_path)
+
+
+@pytest.mark.parametrize("order", [(b"a", b"b"), (b"b", b"a")])
+@pytest.mark.parametrize("size", [1, 5000, 8192, 8193])
+def test_equal_content_with_and_without_a_hole(size: int, order: tuple[bytes, bytes], tmp_path: Path) -> None:
+    zeros, hole = order
+    target: Tree = {zeros: sparse(size, Noise(0, size, 0)), hole: sparse(size)}
+    target[b"half"] = sparse(size, Noise(0, min(size, 4096), 0))
+    assert_round_trips({b"": directory()}, target, tmp_path)
+
+
+def test_a_file_whose_holes_only_change(tmp_path: Path) -> None:
+    base: Tree = {b"a": sparse(16384, Noise(0, 16384, 0)), b"b": sparse(16384)}
+    target: Tree = {b"a": sparse(16384, Noise(4096, 4096, 0)), b"b": sparse(16384, Noise(8192, 8192, 0))}
+    assert_round_trips(base, target, tmp_path)
+
+
+def test_a_refused_apply_leaves_the_tree_to_the_next(tmp_path: Path) -> None:
+    """The image breaks off in the middle; the whole one can be applied to the same tree afterwards."""
+    base: Tree = {b"a": file(b"1"), b"b": file(b"b")}
+    target: Tree = {b"a": sparse(3 << 20, Noise(0, 3 << 20, 1)), b"c": file(b"c")}
+    for name, tree in (("base", base), ("pristine", base), ("target", target)):
+        build(tree, tmp_path / name)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    create_image(tmp_path / "base", tmp_path / "target", whole, effort="fast")
+    cut.write_bytes(whole.read_bytes()[: 2 << 20])
+    with pytest.raises(Stop), open_image(str(cut), None, unsigned_ok=True) as image:
+        image.apply(tmp_path / "base")
+    assert differences(tmp_path / "pristine", tmp_path / "base") == []
+    with open_image(str(whole), None, unsigned_ok=True) as image:
+        image.apply(tmp_path / "base")
+    assert differences(tmp_path / "target", tmp_path / "base") == []

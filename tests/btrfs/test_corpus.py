@@ -1,0 +1,158 @@
+"""Two pairs of real Debian systems round-trip bit-exact, from a file, a pipe and a URL, in little memory."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.corpus.debian import Corpus
+from tests.honest import differences
+from tests.metered import Ended, run
+from tests.roundtrip import snapshot
+
+MEMORY_MAX = 64 << 20
+# What `point` changes is 262 MB of files; a tree that shares nothing with its base would take 690 MB.
+NEW_DATA_MAX = 300 << 20
+PAIRS = {"point": ("point-v1", "point-v2"), "tiny": ("point-v2", "tiny-v2"), "back": ("point-v2", "point-v1")}
+
+Images = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def images(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    """The image of each pair, made once."""
+    folder = tmp_path_factory.mktemp("images")
+
+    @functools.cache
+    def image(pair: str) -> Path:
+        base, target = (corpus.top / name for name in PAIRS[pair])
+        made = folder / f"{pair}.tbdiff"
+        ended = run("tbdiff", "create", "--effort", "fast", base, target, "-o", made)
+        assert ended.code == 0, ended.err
+        return made
+
+    yield image
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def copy(corpus: Corpus) -> Iterator[Callable[[str], Path]]:
+    """A maker of writable snapshots, which go at the end."""
+    made: list[Path] = []
+
+    def of(name: str) -> Path:
+        made.append(snapshot(corpus.top / name, corpus.top / f"test-{uuid.uuid4().hex[:12]}"))
+        return made[-1]
+
+    yield of
+    for path in made:
+        subprocess.run(["btrfs", "-q", "subvolume", "delete", path], check=True)
+
+
+def exclusive(tree: Path) -> int:
+    """How much data on disk only this tree holds."""
+    os.sync()
+    said = subprocess.run(
+        ["btrfs", "filesystem", "du", "-s", "--raw", tree], check=True, capture_output=True, text=True
+    )
+    return int(said.stdout.splitlines()[-1].split()[1])
+
+
+def assert_done(ended: Ended) -> None:
+    assert ended.code == 0, ended.err
+    assert ended.memory < MEMORY_MAX, f"{ended.memory >> 20} MiB"
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_round_trips(pair: str, corpus: Corpus, images: Images, copy: Callable[[str], Path]) -> None:
+    base, target = PAIRS[pair]
+    tree = copy(base)
+    assert_done(run("tbdiff", "apply", images(pair), tree))
+    assert differences(corpus.top / target, tree) == []
+    if pair == "point":
+        assert exclusive(tree) < NEW_DATA_MAX
+    if pair == "tiny":
+        assert exclusive(tree) < 4 << 20
+
+
+def test_round_trips_from_a_pipe(corpus: Corpus, images: Images, copy: Callable[[str], Path]) -> None:
+    tree = copy("point-v2")
+    with subprocess.Popen(["cat", images("tiny")], stdout=subprocess.PIPE) as cat:
+        assert_done(run("tbdiff", "apply", "-", tree, stdin=cat.stdout))
+    assert differences(corpus.tiny_v2, tree) == []
+
+
+def test_round_trips_from_a_url(corpus: Corpus, images: Images, copy: Callable[[str], Path]) -> None:
+    tree = copy("point-v1")
+    with served(images("point").parent) as url:
+        assert_done(run("tbdiff", "apply", f"{url}/{images('point').name}", tree))
+    assert differences(corpus.point_v2, tree) == []
+
+
+def test_round_trips_from_nothing(corpus: Corpus, tmp_path: Path, copy: Callable[[str], Path]) -> None:
+    image, tree = tmp_path / "full.tbdiff", corpus.top / f"test-{uuid.uuid4().hex[:12]}"
+    try:
+        assert run("tbdiff", "create", "--full", "--effort", "fast", corpus.tiny_v2, "-o", image).code == 0
+        subprocess.run(["btrfs", "-q", "subvolume", "create", tree], check=True)
+        assert_done(run("tbdiff", "apply", image, tree))
+        assert differences(corpus.tiny_v2, tree) == []
+    finally:
+        subprocess.run(["btrfs", "-q", "subvolume", "delete", tree], check=True)
+        image.unlink()
+
+
+def test_same_systems_same_bytes(corpus: Corpus, images: Images, tmp_path: Path) -> None:
+    again = tmp_path / "again.tbdiff"
+    assert run("tbdiff", "create", "--effort", "fast", corpus.point_v2, corpus.tiny_v2, "-o", again).code == 0
+    assert again.read_bytes() == images("tiny").read_bytes()
+
+
+def test_a_cut_image_changes_nothing(
+    corpus: Corpus, images: Images, tmp_path: Path, copy: Callable[[str], Path]
+) -> None:
+    cut = tmp_path / "cut.tbdiff"
+    with images("point").open("rb") as whole:
+        cut.write_bytes(whole.read(20 << 20))
+    tree = copy("point-v1")
+    ended = run("tbdiff", "apply", cut, tree)
+    assert ended.code in (1, 3)
+    assert "Traceback" not in ended.err
+    assert differences(corpus.point_v1, tree) == []
+
+
+def test_digest_and_verify_agree(corpus: Corpus, images: Images) -> None:
+    shown = json.loads(run("tbdiff", "show", "--json", images("tiny")).out)
+    digest = run("tbdiff", "digest", corpus.tiny_v2)
+    assert digest.code == 0
+    assert json.dumps(shown).count(digest.out.split()[0]) == 1
+    assert run("tbdiff", "verify", images("tiny"), corpus.tiny_v2).code == 0
+    assert run("tbdiff", "verify", images("tiny"), corpus.point_v2).code == 1
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder on the loopback interface."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
