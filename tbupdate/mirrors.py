@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tbupdate.layout import CURRENT, KEPT_ROOT, PREVIOUS, ROOT, coming, kept_root
 from tbupdate.steps import DeleteSubvolume, Exchange, MakeSnapshot, Rename, Step
@@ -33,51 +34,65 @@ def way_back(system: System, default: str, good: str | None) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What stands under a name: a snapshot of a deployment, and whether it runs or boots next."""
+
+    of: str
+    used: bool
+
+
 def settle(held: Mapping[str, str], default: str, back: str | None, used: frozenset[str]) -> tuple[Step, ...]:
     """The steps after which `root` is the subvolume that is now named `default`, and the mirrors show it and `back`.
 
     `held` says which deployment each name is made from. Subvolumes are only ever exchanged or renamed to free names, so
     that no name is missing at any time. Those in `used` (they run, or boot next) are never deleted.
     """
-    names = dict(held)
-    deployment = names[default]
+    names = {name: _Held(of, name in used) for name, of in held.items()}
+    deployment = held[default]
     steps = [*_settle_roots(names, default)]
     if deployment:
-        steps += _settle_mirrors(names, {CURRENT: deployment, PREVIOUS: back})
+        for name, wanted in ((CURRENT, deployment), (PREVIOUS, back)):
+            if wanted is not None and not _shows(names, name, wanted):
+                steps += _settle_mirror(names, name, wanted)
         surplus = SPARE if back else (PREVIOUS, *SPARE)
-        steps += [DeleteSubvolume(name) for name in surplus if name in names and name not in used]
+        steps += [DeleteSubvolume(name) for name in surplus if name in names and not names[name].used]
     return tuple(steps)
 
 
-def _settle_roots(names: dict[str, str], default: str) -> list[Step]:
+def _settle_roots(names: dict[str, _Held], default: str) -> list[Step]:
     steps: list[Step] = []
     if default != ROOT:
         steps.append(_move(names, default, ROOT))
     for name in sorted(names):
-        if name.endswith(KEPT_ROOT) and names[name]:
-            proper = kept_root(names[name])
+        if name.endswith(KEPT_ROOT) and names[name].of:
+            proper = kept_root(names[name].of)
             # A taken name stays taken: whose root it is, is known by what it was made from.
             if name != proper and proper not in names:
                 steps.append(_move(names, name, proper))
     return steps
 
 
-def _settle_mirrors(names: dict[str, str], wanted: Mapping[str, str | None]) -> list[Step]:
-    steps: list[Step] = []
-    for name, deployment in wanted.items():
-        if deployment is None or names.get(name) == deployment:
-            continue
-        # The old `current` is a fine new `previous`: what is there already needs no room to be made.
-        source = next((other for other in (*SPARE, *SHOWN) if other != name and names.get(other) == deployment), None)
-        if source is None or wanted.get(source) == deployment:
-            source = next(free for free in (coming(name), *SPARE) if free not in names)
-            steps.append(MakeSnapshot(deployment, source, read_only=True))
-            names[source] = deployment
-        steps.append(_move(names, source, name))
-    return steps
+def _settle_mirror(names: dict[str, _Held], name: str, wanted: str) -> list[Step]:
+    # The old `current` is a fine new `previous`: what is there already needs no room to be made.
+    there = [other for other in (*SPARE, PREVIOUS) if other != name and _shows(names, other, wanted)]
+    if there:
+        return [_move(names, there[0], name)]
+    free = [spare for spare in (coming(name), *SPARE) if spare not in names or not names[spare].used]
+    if not free:
+        return []
+    spare = next((one for one in free if one not in names), free[0])
+    steps: list[Step] = [DeleteSubvolume(spare)] if spare in names else []
+    steps.append(MakeSnapshot(wanted, spare, read_only=True))
+    names[spare] = _Held(wanted, used=False)
+    return [*steps, _move(names, spare, name)]
 
 
-def _move(names: dict[str, str], old: str, new: str) -> Step:
+def _shows(names: Mapping[str, _Held], name: str, wanted: str) -> bool:
+    return name in names and names[name].of == wanted
+
+
+def _move(names: dict[str, _Held], old: str, new: str) -> Step:
     if new in names:
         names[old], names[new] = names[new], names[old]
         return Exchange(new, old)

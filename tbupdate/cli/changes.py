@@ -41,7 +41,6 @@ def deploy(image: str, *, dry_run: bool, reboot: bool, allow_unsigned: bool, all
         open_image(image, keys, unsigned_ok=allow_unsigned) as opened,
         mounts.top_level(said.top) as top,
         _looking(top) if dry_run else _changing(top) as system,
-        progress.shown(said.progress) as report,
     ):
         _refuse_reboot_elsewhere(system, reboot)
         target = opened.manifest.target
@@ -59,7 +58,8 @@ def deploy(image: str, *, dry_run: bool, reboot: bool, allow_unsigned: bool, all
             print_plan(plan, as_json=said.json)
             return
         _remark(plan)
-        warnings = perform(plan, Site(top, opened, report), now())
+        with progress.shown(said.progress) as report:
+            warnings = perform(plan, Site(top, opened, report), now())
         warnings += _prune(top, rules.keep)
         print_done("deploy", plan.deployment, survey(top), warnings, as_json=said.json)
     _reboot(reboot)
@@ -148,11 +148,7 @@ def pin(deployment: str, *, off: bool) -> None:
 def init(root: str | None, *, dry_run: bool) -> None:
     """Make the layout out of an installed root; it stays as it is, and a copy of it boots next."""
     said = settings()
-    with (
-        mounts.top_level(said.top) as top,
-        contextlib.nullcontext() if dry_run else lock.hold(top, before_init=True),
-        progress.shown(said.progress) as report,
-    ):
+    with mounts.top_level(said.top) as top, contextlib.nullcontext() if dry_run else lock.hold(top, before_init=True):
         system = survey(top) if dry_run else _repaired(survey(top), top)
         source = conversion.find_source(system, root, _has_root(top))
         name = _os_name(os.path.join(top, source.path))
@@ -163,7 +159,8 @@ def init(root: str | None, *, dry_run: bool) -> None:
         if dry_run:
             return
         _ask("Do it?", said)
-        warnings = perform(plan, Site(top, progress=report), now())
+        with progress.shown(said.progress) as report:
+            warnings = perform(plan, Site(top, progress=report), now())
         print_done("init", plan.deployment, survey(top), warnings, as_json=said.json)
 
 

@@ -323,50 +323,53 @@ def fill(top: Path) -> None:
 
 
 def test_a_live_system(dev: Device) -> None:
-    """Chrooted into the mounted default subvolume: / is the device's own, and no --top is needed."""
-    for directory in ("proc", "dev", "run", "usr", "lib", "lib64", "bin", "work", "repo", "tmp", "var"):
+    """Chrooted into the mounted default subvolume, before and after a reboot: / is the device's own, without --top."""
+    for directory in MOUNT_POINTS:
         (dev.top / "snapshots/root" / directory).mkdir()
-    full = dev.image(None, dev.tree("one"), "1.0")
-    ((work := dev.work) / "live.sh").write_text(LIVE)
-    done = subprocess.run(
-        [
-            "unshare",
-            "--mount",
-            "--fork",
-            "sh",
-            "-eux",
-            str(work / "live.sh"),
-            str(dev.top),
-            str(work),
-            str(REPOSITORY),
-            sys.executable,
-            full,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    tree = dev.tree("one")
+    for directory in MOUNT_POINTS:
+        (tree / directory).mkdir()
+    image = dev.image(None, tree, "1.0")
+    dev.image(None, dev.tree("two"), "2.0")
+    (dev.work / "live.sh").write_text(LIVE)
+    arguments = [str(dev.work / "live.sh"), str(dev.top), str(dev.work), str(REPOSITORY), sys.executable, image]
+    done = subprocess.run(["unshare", "--mount", "--fork", "sh", "-eux", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    staged, rejected, after = (json.loads(part) for part in done.stdout.split("---\n"))
+    staged, too_early, trial, refused, committed, back = (json.loads(part) for part in done.stdout.split("---\n"))
     assert staged["staged"] == staged["default"] == staged["id"]
     assert staged["booted"] == staged["previous"] != staged["id"]
     assert staged["reboot_needed"]
-    assert "reboot" in rejected["error"]["remedy"].lower()
-    assert after["reboot_needed"] is False
-    assert after["default"] == after["booted"] == staged["booted"]
+    assert "reboot" in too_early["error"]["remedy"].lower()
+    assert trial["trial"] == trial["booted"] == staged["id"]
+    assert trial["staged"] is None
+    assert "trial" in refused["error"]["message"]
+    assert committed["trial"] is None
+    assert committed["committed"] == staged["id"]
+    assert back["default"] == staged["booted"]
+    assert back["booted"] == staged["id"]
+    assert back["reboot_needed"]
 
 
+MOUNT_POINTS = ("proc", "dev", "run", "usr", "lib", "lib64", "bin", "work", "repo", "tmp", "var")
 LIVE = """
 top=$1 work=$2 repo=$3 python=$4 image=$5
 device=$(findmnt -no SOURCE --nofsroot "$top")
-new=$work/new; mkdir "$new"
-mount "$device" "$new"
-for d in usr lib lib64 bin dev tmp var; do mount --rbind /$d "$new/$d"; done
-mount --bind "$repo" "$new/repo"; mount --bind "$work" "$new/work"
-mount -t tmpfs none "$new/run"; mount -t proc none "$new/proc"
-run() { chroot "$new" sh -c 'cd /repo && exec "$@"' sh "$python" -m tbupdate "$@" --json --config /work/config.toml; }
 sed -i "s,$work,/work," "$work/config.toml"
+boot() {
+    new=$work/$1; mkdir "$new"
+    mount "$device" "$new"
+    for d in usr lib lib64 bin dev tmp var; do mount --rbind /$d "$new/$d"; done
+    mount --bind "$repo" "$new/repo"; mount --bind "$work" "$new/work"
+    mount -t tmpfs none "$new/run"; mount -t proc none "$new/proc"
+}
+run() { chroot "$new" sh -c 'cd /repo && exec "$@"' sh "$python" -m tbupdate "$@" --json --config /work/config.toml; }
+boot before
 run deploy "/work/${image##*/}"; echo ---
 run commit || test $? = 3; echo ---
-run rollback
 test -z "$(ls -A "$new/run/tb-update/top")"
+boot after
+run status; echo ---
+run deploy /work/2.0.tbdiff || test $? = 3; echo ---
+run commit; echo ---
+run rollback
 """
