@@ -64,13 +64,14 @@ def _settle_roots(names: dict[str, _Held], default: str) -> list[Step]:
     steps: list[Step] = []
     if default != ROOT:
         steps.append(_move(names, default, ROOT))
-    for name in sorted(names):
-        if name.endswith(KEPT_ROOT) and names[name].of:
-            proper = kept_root(names[name].of)
-            # A taken name stays taken: whose root it is, is known by what it was made from.
-            if name != proper and proper not in names:
-                steps.append(_move(names, name, proper))
+    while stray := next((name for name in sorted(names) if _can_go_home(names, name)), None):
+        steps.append(_move(names, stray, kept_root(names[stray].of)))
     return steps
+
+
+def _can_go_home(names: Mapping[str, _Held], name: str) -> bool:
+    # A taken name stays taken: whose root it is, is known by what it was made from.
+    return name.endswith(KEPT_ROOT) and names[name].of != "" and kept_root(names[name].of) not in names
 
 
 def _settle_mirror(names: dict[str, _Held], name: str, wanted: str) -> list[Step]:

@@ -83,9 +83,8 @@ def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
                 do(step, site)
             return _perform_afterwards(plan.afterwards, site)
     except BaseException as error:
-        left = _clear(site, now)
-        if isinstance(error, Exception):
-            _note_failure(site, plan, error, now)
+        left = _clear(site, plan, now)
+        _note_failure(site, plan, error, now)
         if isinstance(error, OSError):
             raise _explain(error, left) from error
         raise
@@ -103,20 +102,22 @@ def _perform_afterwards(steps: tuple[Step, ...], site: Site) -> tuple[str, ...]:
     return ()
 
 
-def _clear(site: Site, now: str) -> str:
-    """Clear what was begun; return what is left of it, as a sentence."""
+def _clear(site: Site, plan: Plan, now: str) -> str:
+    """Clear what was begun, or finish it where the switch was made; return how it stands now, as a sentence."""
     with held_back():
         try:
-            plan = plan_repair(survey(site.top), now)
-            for step in plan.every_step:
+            for step in plan_repair(survey(site.top), now).every_step:
                 if not isinstance(step, AppendHistory):
                     do(step, site)
+            default = survey(site.top).default
         except (OSError, Stop) as error:
             return f"What was begun could not be cleared yet ({error}); the next command does it."
-    return ""
+    if default is not None and default.id == plan.deployment and SetDefault in map(type, plan.steps):
+        return f"{default.id} boots next all the same."
+    return "The system is as it was before."
 
 
-def _note_failure(site: Site, plan: Plan, error: Exception, now: str) -> None:
+def _note_failure(site: Site, plan: Plan, error: BaseException, now: str) -> None:
     """Keep in the history how it ended, where there is room for it."""
     for step in plan.afterwards:
         if isinstance(step, AppendHistory):
@@ -137,7 +138,7 @@ def _explain(error: OSError, left: str) -> Failed:
         errno.ENOTEMPTY: "It holds other subvolumes: move or delete these yourself.",
         errno.EPERM: "Run it as root.",
     }
-    return Failed(f"{what}. {left or 'The system is as it was before.'}", remedy.get(error.errno or 0, ""))
+    return Failed(f"{what}. {left}", remedy.get(error.errno or 0, ""))
 
 
 def do(step: Step, site: Site) -> None:

@@ -119,7 +119,7 @@ def show_history() -> None:
         print_json({"events": events})
         return
     for event in events:
-        shown = {key: str(value) for key, value in event.items()}
+        shown = {key: ", ".join(value) if isinstance(value, list) else str(value) for key, value in event.items()}
         said_more = [
             f"{key} {shown[key]}"
             for key in ("from", "release", "signers", "interrupted", "reason", "why")

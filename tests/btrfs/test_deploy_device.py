@@ -292,3 +292,12 @@ def test_init_cut_after_every_step(btrfs: Path, make_btrfs: object, place: str) 
         if count > len(plan.every_step):
             return
     raise AssertionError("a plan of a hundred steps")
+
+
+def test_rollback_makes_a_root_where_none_is_kept(btrfs: Path) -> None:
+    first = initialised(btrfs).marks.good
+    deploy(btrfs, TinyImage("second", "2.0"))
+    os.system(f"btrfs -q subvolume delete {btrfs}/snapshots/{first}.root")
+    rollback(btrfs)
+    check_settled(btrfs)
+    assert boots(btrfs) == "first"

@@ -1,0 +1,100 @@
+"""The small files of the device: configuration, history, marks, mounts, names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tbdiff.errors import Failed
+from tbupdate import config, history, layout, marks, mounts
+from tbupdate.history import Event
+
+
+def test_config_defaults_and_values(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('keys = "/k"\nkeep = 2\ndevice_type = "pump"\n[boot]\nchooser = "none"\n[space]\nreserve = 0\n')
+    read = config.load(path)
+    assert (read.keys, read.keep, read.device_type, read.space.reserve) == (Path("/k"), 2, "pump", 0)
+    assert config.Config().keep == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("kep = 3", "kep"),
+        ("[boot]\nchoser = 'none'", "boot.choser"),
+        ("[boot]\nchooser = 'lilo'", "boot.chooser"),
+        ("keep = 0", "keep"),
+        ("keep = 'many'", "keep"),
+        ("keep =", "TOML"),
+    ],
+)
+def test_config_names_what_is_wrong(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    with pytest.raises(Failed, match=named):
+        config.load(path)
+
+
+def test_a_config_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="no configuration"):
+        config.load(tmp_path / "none")
+
+
+def test_history_survives_a_torn_line(tmp_path: Path) -> None:
+    path = str(tmp_path / "history")
+    history.append(path, Event("t1", "init", "a-000001"))
+    with open(path, "a") as file:
+        file.write('{"time": "t2", "ev')
+    history.append(path, Event("t3", "deploy", "b-000002", "failed", {"why": "line\nbreak", "release": None}))
+    assert history.read(path) == [
+        {"time": "t1", "event": "init", "id": "a-000001", "result": "done"},
+        {"time": "t3", "event": "deploy", "id": "b-000002", "result": "failed", "why": "line\nbreak"},
+    ]
+    assert history.read(str(tmp_path / "none")) == []
+
+
+def test_history_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        history.append(str(tmp_path / "link"), Event("t", "init", None))
+
+
+def test_marks(btrfs: Path) -> None:
+    directory = str(btrfs)
+    assert marks.read(directory) == marks.Marks()
+    marks.put(directory, "good", "a-000001")
+    marks.put(directory, "bad.a-000001", "é" * 300)
+    marks.put(directory, "pin.a-000001", "now")
+    os.setxattr(directory, "user.other", b"x")
+    read = marks.read(directory)
+    assert read.good == "a-000001"
+    assert read.bad == {"a-000001": "é" * 100}
+    assert read.names_of("a-000001") == ("bad.a-000001", "pin.a-000001")
+    marks.remove(directory, "good")
+    marks.remove(directory, "good")
+    assert marks.read(directory).good is None
+
+
+def test_mountinfo() -> None:
+    text = (
+        "29 1 0:26 /snapshots/root / rw,noatime shared:1 - btrfs /dev/sd\\040a rw,subvolid=258\n"
+        "30 29 0:5 / /dev rw master:2 shared:2 - devtmpfs udev rw\n"
+        "broken\n"
+    )
+    assert mounts.read_mounts(text) == [
+        mounts.Mount("/", "btrfs", "/dev/sd a", "rw,subvolid=258"),
+        mounts.Mount("/dev", "devtmpfs", "udev", "rw"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", ["1.0", "", "Debian GNU/Linux 12", "../..", "x" * 500, "root", "a.partial", "é", "-", "1:2~3+4"]
+)
+def test_every_id_is_an_id_and_no_other_name(words: str) -> None:
+    made = layout.make_id(words, "0a1b2c")
+    assert layout.is_id(made)
+    for other in (layout.ROOT, layout.CURRENT, layout.partial(made), layout.kept_root(made), f"../{made}", f"{made}\n"):
+        assert not layout.is_id(other)
