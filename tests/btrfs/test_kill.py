@@ -1,0 +1,134 @@
+"""tb-update is killed at its system calls: what boots is a whole system every time, and the next command repairs.
+
+Each kill is judged twice: by the file system as it is, and by a copy of its device from the moment of the kill, which
+is what a power cut would have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+from tests.rig import Rig, copied, mounted, system_tree
+from tests.trees import build
+
+KILLED = -9
+# How many calls of each command are tried when not all are (TB_FAULTS=all).
+LIMIT = 12
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command on a prepared device: which version boots before and after it, and how it may end when repeated."""
+
+    golden: Callable[[Rig], Path]
+    arguments: Callable[[Rig], list[str | Path]]
+    before: int
+    after: int
+    again: tuple[int, ...] = (0, 4)
+    converting: bool = False
+
+
+def installed(rig: Rig) -> Path:
+    return rig.golden("installed", lambda top: build(system_tree(1), top))
+
+
+def initialised(rig: Rig) -> Path:
+    return rig.golden("initialised", rig.must("init", "--yes"), origin=installed(rig))
+
+
+def delta(rig: Rig) -> Path:
+    """The image from what `initialised` made of version 1 to version 2."""
+    out = rig.folder / "delta.tbdiff"
+    if not out.exists():
+        with mounted(initialised(rig)) as top:
+            rig.image(top / "snapshots/current", 2).rename(out)
+    return out
+
+
+def staged(rig: Rig) -> Path:
+    return rig.golden("staged", rig.must("deploy", delta(rig)), origin=initialised(rig))
+
+
+def committed(rig: Rig) -> Path:
+    return rig.golden("committed", rig.must("commit"), origin=staged(rig))
+
+
+def many(rig: Rig) -> Path:
+    again = rig.must("deploy", rig.image(None, 2), "--allow-downgrade")
+    steps = [rig.must("deploy", rig.image(None, 3)), rig.must("commit"), again, rig.must("commit")]
+    return rig.golden("many", *steps, origin=committed(rig))
+
+
+def first(rig: Rig) -> str:
+    """The id of version 1: said in full, so that a rollback that is repeated does not go back further."""
+    with mounted(initialised(rig)) as top:
+        return str(rig.run(top, "status", "--json").json["default"])
+
+
+SCENARIOS = {
+    "init": Scenario(installed, lambda rig: ["init", "--yes"], 1, 1, converting=True),
+    "deploy": Scenario(initialised, lambda rig: ["deploy", delta(rig)], 1, 2),
+    "deploy-full": Scenario(committed, lambda rig: ["deploy", rig.image(None, 3)], 2, 3),
+    "deploy-over-staged": Scenario(staged, lambda rig: ["deploy", rig.image(None, 3)], 2, 3),
+    "commit": Scenario(staged, lambda rig: ["commit"], 2, 2),
+    "rollback-staged": Scenario(staged, lambda rig: ["rollback", first(rig)], 2, 1),
+    "rollback": Scenario(committed, lambda rig: ["rollback", first(rig)], 2, 1),
+    "prune": Scenario(many, lambda rig: ["prune", "--keep", "1"], 2, 2),
+}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_killed_at_a_system_call(name: str, rig: Rig) -> None:
+    case = SCENARIOS[name]
+    golden, arguments = case.golden(rig), case.arguments(rig)
+    with rig.copy(golden) as (top, _):
+        ended, calls = faults.record(rig.command(top, *arguments), top)
+        assert ended.code == 0, ended.err
+        assert rig.boots(top, (case.after,), converting=case.converting) == case.after
+        rig.check_layout(top, converting=case.converting)
+    wrong = []
+    for call in faults.some(calls, LIMIT):
+        try:
+            kill_once(rig, case, golden, arguments, call)
+        except AssertionError as error:
+            wrong.append(f"killed at {call}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def kill_once(rig: Rig, case: Scenario, golden: Path, arguments: list[str | Path], call: faults.Call) -> None:
+    with rig.copy(golden) as (top, image):
+        ended = faults.kill_at(call, rig.command(top, *arguments))
+        assert ended.code in (KILLED, 0), ended
+        cut = copied(image, rig.folder / "cut.btrfs")
+        check_after(rig, case, top, arguments)
+    with mounted(cut) as top:
+        try:
+            check_after(rig, case, top, arguments)
+        except AssertionError as error:
+            raise AssertionError(f"(power cut) {error}") from error
+
+
+def check_after(rig: Rig, case: Scenario, top: Path, arguments: list[str | Path]) -> None:
+    """What boots is whole; status works; the same command again ends well, and then all is as if never cut."""
+    both = (case.before, case.after)
+    boots = rig.boots(top, both, converting=case.converting)
+    shown = rig.run(top, "status", "--json")
+    assert shown.code == 0 or case.converting, shown
+    assert rig.boots(top, both, converting=case.converting) == boots, "status changed what boots"
+    again = rig.run(top, *arguments)
+    assert again.code in case.again, again
+    assert "Traceback" not in again.err
+    settle(rig, case, top, again.code)
+    rig.check_layout(top, converting=case.converting)
+
+
+def settle(rig: Rig, case: Scenario, top: Path, code: int) -> None:
+    """After the repeated command the new version boots: now, or since the run that was killed."""
+    assert rig.boots(top, (case.before, case.after), converting=case.converting) == case.after, code
