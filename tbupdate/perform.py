@@ -74,6 +74,7 @@ class Site:
 def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
     """Do all of a plan, and return warnings; raise Failed, with everything as before, when it cannot be done."""
     switch = next((n for n, step in enumerate(plan.steps) if isinstance(step, SetDefault)), 0)
+    step: Step | None = None
     try:
         for step in plan.steps[:switch]:
             do(step, site)
@@ -86,7 +87,7 @@ def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
         left = _clear(site, plan, now)
         _note_failure(site, plan, error, now)
         if isinstance(error, OSError):
-            raise _explain(error, left) from error
+            raise _explain(error, step, left) from error
         raise
 
 
@@ -129,8 +130,7 @@ def _note_failure(site: Site, plan: Plan, error: BaseException, now: str) -> Non
                 return
 
 
-def _explain(error: OSError, left: str) -> Failed:
-    what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+def _explain(error: OSError, step: Step | None, left: str) -> Failed:
     remedy = {
         errno.ENOSPC: "Remove old deployments (tb-update prune) or other data, then try again.",
         errno.EDQUOT: "Raise or disable the Btrfs quota, then try again.",
@@ -138,7 +138,7 @@ def _explain(error: OSError, left: str) -> Failed:
         errno.ENOTEMPTY: "It holds other subvolumes: move or delete these yourself.",
         errno.EPERM: "Run it as root.",
     }
-    return Failed(f"{what}. {left}", remedy.get(error.errno or 0, ""))
+    return Failed(f"{error.strerror or error}, at the step: {step}. {left}", remedy.get(error.errno or 0, ""))
 
 
 def do(step: Step, site: Site) -> None:
