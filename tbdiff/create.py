@@ -15,7 +15,7 @@ from typing import BinaryIO
 from tbdiff import labels, wire
 from tbdiff.compare import compare
 from tbdiff.content import follow, needed, runs, write_patch, write_whole
-from tbdiff.delta import Cover, same_blocks
+from tbdiff.delta import find_covers, subtract_bytes, worthwhile
 from tbdiff.descent import Descent
 from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import Failed, Rejected
@@ -161,11 +161,16 @@ class _Contents:
         return sum(length for _, length in runs(entry))
 
     def _patch(self, entry: Entry, new: memoryview, source: int, old: memoryview) -> int:
-        covers: list[Cover] = list(same_blocks(old, new))
-        if not covers:
+        covers = find_covers(old, new)
+        if not worthwhile(covers, old, new):
             return self._whole(entry, new)
-        write_patch(self.writers, _data_stream(new), source, covers, new, iter(()))
-        return entry.size - sum(cover.length for cover in covers)
+        differences = (
+            subtract_bytes(bytes(new[c.new : c.new + c.length]), bytes(old[c.old : c.old + c.length]))
+            for c in covers
+            if not c.exact
+        )
+        write_patch(self.writers, _data_stream(new), source, covers, new, differences)
+        return entry.size - sum(cover.length for cover in covers if cover.exact)
 
 
 @contextmanager

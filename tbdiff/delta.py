@@ -1,11 +1,22 @@
-"""One content against another: the covers that they have in common, found when an image is made."""
+"""One content against another: the covers that they have in common, found when an image is made (pure)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from tbdiff.compression import zstd
+
 BLOCK = 4096
+# A run of equal bytes this long is worth a cover of its own: its blocks may then stay shared on the disk.
+EXACT_RUN = 2 * BLOCK
+# Matching takes some nine times the size of the base in memory, so larger contents are matched piece by piece.
+SEGMENT = 24 << 20
+AROUND = 4 << 20
+FEW = 0.02
+
+_ZEROS = re.compile(rb"\0{%d,}" % EXACT_RUN)
 
 
 class Cover(NamedTuple):
@@ -17,8 +28,38 @@ class Cover(NamedTuple):
     exact: bool
 
 
+def find_covers(old: memoryview, new: memoryview) -> list[Cover]:
+    """The covers of `new` by `old`, in the order of `new`."""
+    in_place = list(same_blocks(old, new))
+    if len(new) - sum(cover.length for cover in in_place) <= max(len(new) * FEW, BLOCK * 4):
+        return list(_fill(in_place, old, new))
+    found: list[Cover] = []
+    for start in range(0, len(new), SEGMENT):
+        end = min(start + SEGMENT, len(new))
+        # In a large file a piece is looked for around where it was.
+        low = max(0, start - AROUND) if len(old) > SEGMENT + 2 * AROUND else 0
+        high = min(len(old), end + AROUND) if len(old) > SEGMENT + 2 * AROUND else len(old)
+        for cover in _matches(bytes(old[low:high]), bytes(new[start:end])):
+            moved = Cover(cover.new + start, cover.old + low, cover.length, cover.exact)
+            found.extend(_split(moved, old, new))
+    return found
+
+
+def _fill(covers: list[Cover], old: memoryview, new: memoryview) -> Iterator[Cover]:
+    """What is between blocks that did not move has probably not moved either."""
+    end = 0
+    limit = min(len(old), len(new))
+    for cover in covers:
+        if cover.new > end:
+            yield Cover(end, end, cover.new - end, False)
+        yield cover
+        end = cover.new + cover.length
+    if limit > end:
+        yield Cover(end, end, limit - end, old[end:limit] == new[end:limit])
+
+
 def same_blocks(old: memoryview, new: memoryview) -> Iterator[Cover]:
-    """The blocks that are equal and did not move, as runs: a file changed in few places keeps its extents."""
+    """The blocks that are equal and did not move, as runs."""
     start: int | None = None
     end = min(len(old), len(new)) // BLOCK * BLOCK
     step = BLOCK * 64
@@ -37,14 +78,88 @@ def same_blocks(old: memoryview, new: memoryview) -> Iterator[Cover]:
         yield Cover(start, start, end - start, True)
 
 
+def _split(cover: Cover, old: memoryview, new: memoryview) -> Iterator[Cover]:
+    """One cover as it was matched, as covers that are exact or not."""
+    before, after = old[cover.old : cover.old + cover.length], new[cover.new : cover.new + cover.length]
+    if before == after:
+        yield cover._replace(exact=True)
+        return
+    difference = subtract_bytes(bytes(after), bytes(before))
+    end = 0
+    for run in _ZEROS.finditer(difference):
+        if run.start() > end:
+            yield Cover(cover.new + end, cover.old + end, run.start() - end, False)
+        yield Cover(cover.new + run.start(), cover.old + run.start(), run.end() - run.start(), True)
+        end = run.end()
+    if cover.length > end:
+        yield Cover(cover.new + end, cover.old + end, cover.length - end, False)
+
+
+def _matches(old: bytes, new: bytes) -> list[Cover]:
+    """The covers that HDiffPatch finds, read from a diff in its HDIFF13 form; none of them is known to be exact."""
+    if not old or not new:
+        return []
+    import hdiffpatch  # noqa: PLC0415 - only whoever makes images needs it
+
+    diff = hdiffpatch.diff(old, new, validate=False, big_cache_match=True)
+    position = diff.index(b"\0") + 1
+    sizes = []
+    for _ in range(11):
+        value, position = _packed(diff, position, 0)
+        sizes.append(value)
+    covers = []
+    new_end = old_end = 0
+    for _ in range(sizes[2]):
+        backwards = diff[position] >> 7
+        step, position = _packed(diff, position, 1)
+        gap, position = _packed(diff, position, 0)
+        length, position = _packed(diff, position, 0)
+        start = old_end - step if backwards else old_end + step
+        covers.append(Cover(new_end + gap, start, length, False))
+        new_end += gap + length
+        old_end = start + length
+    return [cover for cover in covers if cover.length]
+
+
+def _packed(data: bytes, position: int, tag_bits: int) -> tuple[int, int]:
+    """A number as HDiffPatch packs it, highest bits first, behind `tag_bits` bits of something else."""
+    more = 0x80 >> tag_bits
+    byte = data[position]
+    value = byte & (more - 1)
+    position += 1
+    while byte & more:
+        more = 0x80
+        byte = data[position]
+        value = value << 7 | byte & 0x7F
+        position += 1
+    return value, position
+
+
+def worthwhile(covers: list[Cover], old: memoryview, new: memoryview) -> bool:
+    """Whether the new content is stored in fewer bytes by its covers than whole, by a quick estimate."""
+    if not covers:
+        return False
+    literal, difference, end = [], [], 0
+    for cover in covers:
+        literal.append(bytes(new[end : cover.new]))
+        end = cover.new + cover.length
+        if not cover.exact:
+            difference.append(
+                subtract_bytes(bytes(new[cover.new : end]), bytes(old[cover.old : cover.old + cover.length]))
+            )
+    literal.append(bytes(new[end:]))
+    by_covers = len(zstd.compress(b"".join(literal), 1)) + len(zstd.compress(b"".join(difference), 1)) + 3 * len(covers)
+    return by_covers < len(zstd.compress(bytes(new), 1))
+
+
 def add_bytes(old: bytes, difference: bytes) -> bytes:
     """Each byte of `old` plus that of `difference`, modulo 256."""
     size = len(old)
-    low = int.from_bytes(b"\x7f" * size, "little")
     a, b = int.from_bytes(old, "little"), int.from_bytes(difference, "little")
     if not b:
         return old
     # Add the low seven bits of every byte at once; the top bits cannot carry into a neighbour.
+    low = int.from_bytes(b"\x7f" * size, "little")
     return (((a & low) + (b & low)) ^ ((a ^ b) & ~low)).to_bytes(size, "little")
 
 
