@@ -1,0 +1,104 @@
+# One entry point for people and for CI. Every target brings what it needs; on Debian that needs root once.
+
+PYTHON  ?= /usr/bin/python3
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# Tests side by side; two are a good number also for a machine that does other things.
+WORKERS ?= 2
+ARGS    ?=
+
+VENV    := .venv
+READY   := $(VENV)/.ready
+RUN     := $(VENV)/bin/python
+PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
+
+# Of Debian: the bindings of Btrfs and libarchive; the tools of tests and demo; what builds two real systems to test with.
+PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
+            acl, attr, e2fsprogs, shellcheck, strace, \
+            debian-archive-keyring, mmdebstrap, rsync, zstd
+PYTHONS  := tbdiff tbupdate tests demo $(wildcard benchmarks)
+SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null)
+
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help setup packages demo check lint test test-fast bench install uninstall clean
+
+help:
+	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
+	@echo 'make check      everything that CI checks: ruff, mypy, shellcheck, all tests (root)'
+	@echo 'make test-fast  the tests in under two minutes; without root, those that mount nothing'
+	@echo 'make test       all tests (root); pass more to pytest with ARGS='
+	@echo 'make lint       ruff, mypy, shellcheck'
+	@echo 'make bench      the benchmarks (root)'
+	@echo 'make setup      only what all of these do first: Debian packages and $(VENV)'
+	@echo 'make install    to PREFIX=$(PREFIX) below DESTDIR, with its own Python environment'
+	@echo 'make uninstall  what install brought'
+	@echo 'make clean      remove what was made here'
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml Makefile
+	@$(MAKE) --no-print-directory packages
+	@# The bindings of Btrfs come from Debian: compiled from PyPI they need a compiler and the right libbtrfsutil.
+	test -x $(RUN) || $(PYTHON) -m venv --system-site-packages $(VENV)
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+packages:
+	@if ! command -v apt-get >/dev/null; then \
+	    echo 'No apt-get here: install the like of $(PACKAGES) yourself.' >&2; \
+	elif planned=$$(apt-get satisfy --simulate '$(PACKAGES)' 2>/dev/null) && ! echo "$$planned" | grep -q '^Inst '; then \
+	    :; \
+	elif [ "$$(id -u)" != 0 ]; then \
+	    echo "Debian packages are missing; as root: apt-get satisfy '$(PACKAGES)'" >&2; exit 1; \
+	else \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update --quiet --quiet && \
+	    apt-get satisfy -o Dpkg::Use-Pty=0 --quiet --quiet --yes --no-install-recommends '$(PACKAGES)'; \
+	fi
+
+demo: $(READY)
+	@$(RUN) -m demo $(ARGS)
+
+lint: $(READY)
+	$(RUN) -m ruff check $(PYTHONS)
+	$(RUN) -m ruff format --check $(PYTHONS)
+	$(RUN) -m mypy
+	shellcheck $(SCRIPTS)
+
+test: $(READY)
+	$(PYTEST)
+
+check: lint
+	$(PYTEST)
+
+test-fast: $(READY)
+	@if [ "$$(id -u)" = 0 ]; then $(PYTEST) -m 'not slow'; \
+	else echo 'Not root: without the tests that mount Btrfs images.'; $(PYTEST) -m 'not slow and not btrfs'; fi
+
+bench: $(READY)
+	@if [ -e benchmarks/__main__.py ]; then $(RUN) -m benchmarks $(ARGS); \
+	else echo 'There are no benchmarks yet.' >&2; exit 1; fi
+
+# Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
+HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
+install:
+	rm -rf build
+	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
+	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade .
+	@# It runs from where it will stand, not from where it was put together.
+	@if [ -n '$(DESTDIR)' ]; then \
+	    sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' \
+	        '$(DESTDIR)$(HOME_OF_INSTALL)/bin/tbdiff' '$(DESTDIR)$(HOME_OF_INSTALL)/bin/tb-update'; \
+	fi
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	ln -sfn ../lib/tb-update/bin/tbdiff '$(DESTDIR)$(PREFIX)/bin/tbdiff'
+	ln -sfn ../lib/tb-update/bin/tb-update '$(DESTDIR)$(PREFIX)/bin/tb-update'
+
+uninstall:
+	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
+	rm -f '$(DESTDIR)$(PREFIX)/bin/tbdiff' '$(DESTDIR)$(PREFIX)/bin/tb-update'
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(PYTHONS) -name __pycache__ -type d -prune -exec rm -rf {} +
