@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.manifest import Manifest
+from tbdiff.show import size
 from tbupdate import layout, marks, release
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, coming, kept_root, partial
@@ -286,8 +287,3 @@ def free_roots(deployment: str) -> tuple[str, ...]:
 def short(digest: str | None) -> str:
     """A digest as people read it."""
     return digest[:12] if digest else "unknown"
-
-
-def size(count: int) -> str:
-    """A number of bytes as people read it."""
-    return f"{count / MEBIBYTE:,.1f} MiB"

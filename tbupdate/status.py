@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tbdiff.show import size
 from tbupdate import layout
 from tbupdate.system import Deployment, System
 from tbupdate.upkeep import plan_repair, protections
@@ -101,7 +102,7 @@ def summary(system: System) -> list[str]:
         rows.append(("runs", _named(system, system.booted, system.booted_id)))
     rows.append(("boots next", _named(system, system.default, system.default_id)))
     rows.append(("goes back to", _named(system, _back(system), None)))
-    rows.append(("free", f"{_size(system.space.data)} data, {_size(system.space.metadata)} metadata"))
+    rows.append(("free", f"{size(system.space.data)} data, {size(system.space.metadata)} metadata"))
     lines = [f"{what + ':':14}{value}" for what, value in rows]
     return [*lines, "", *advice(system)]
 
@@ -162,7 +163,3 @@ def _named(system: System, deployment: Deployment | None, number: int | None) ->
     release = deployment.record.release if deployment.record else None
     state = state_of(system, deployment)
     return f"{deployment.id} ({f'release {release}, ' if release else ''}{state})"
-
-
-def _size(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MiB"

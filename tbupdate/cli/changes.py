@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
+from tbdiff import progress
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.signature import KeyRing
-from tbupdate import config, conversion, layout, lock, mounts, planning, progress, upkeep
+from tbupdate import config, conversion, layout, lock, mounts, planning, upkeep
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan, warn
 from tbupdate.perform import Site, perform

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import click
 
+from tbdiff import progress
+from tbdiff.changes import changes
 from tbdiff.entry import Listing, printable
 from tbdiff.errors import Failed, Rejected
+from tbdiff.show import change_json, line
 from tbdiff.signature import KeyRing
 from tbdiff.tree import read_tree
-from tbupdate import config, history, mounts, planning, progress, record, status
+from tbupdate import config, history, mounts, planning, record, status
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.terminal import colour, print_json, print_lines, print_table
@@ -64,7 +65,7 @@ def verify(deployment: str) -> None:
         known = _listing(top, kept)
         found = read_tree(Path(top, SNAPSHOTS, name), progress=report)
     whole = found.digest == known.digest
-    differences = [] if whole else list(_changes(known, found))
+    differences = [] if whole else changes(known, found)
     if said.json:
         print_json(
             {
@@ -72,13 +73,13 @@ def verify(deployment: str) -> None:
                 "subvolume": f"{SNAPSHOTS}/{name}",
                 "whole": whole,
                 "tree": known.digest.hex(),
-                "differences": [_change(one) for one in differences],
+                "differences": [change_json(one) for one in differences],
             }
         )
     elif whole:
         print_lines([f"{SNAPSHOTS}/{name} is exactly {kept.id} ({len(known)} entries)."])
     else:
-        print_lines(f"{one.kind:8} {printable(one.path)}" for one in differences)
+        print_lines(map(line, differences))
     if not whole:
         if said.json:
             click.get_current_context().exit(Failed.exit_code)
@@ -100,11 +101,11 @@ def diff(one: str, other: str) -> None:
         planning.require_layout(system)
         kept = [planning.find(system, named) for named in (one, other)]
         before, after = (_listing(top, each) for each in kept)
-    found = list(_changes(before, after))
+    found = changes(before, after)
     if said.json:
-        print_json({"from": kept[0].id, "to": kept[1].id, "changes": [_change(each) for each in found]})
+        print_json({"from": kept[0].id, "to": kept[1].id, "changes": [change_json(each) for each in found]})
         return
-    print_lines(f"{each.kind:8} {printable(each.path)}" for each in found)
+    print_lines(map(line, found))
     click.echo(f"{len(found)} changes from {kept[0].id} to {kept[1].id}.")
 
 
@@ -158,13 +159,3 @@ def _listing(top: str, kept: Deployment) -> Listing:
             f"{kept.id} has no record of its tree, so nothing can be compared with it", "See: tb-update doctor"
         )
     return known
-
-
-def _changes(before: Listing, after: Listing) -> Iterable[Any]:
-    from tbdiff.changes import changes  # noqa: PLC0415 - few commands need it, and not always
-
-    return changes(before, after)
-
-
-def _change(one: Any) -> dict[str, Any]:
-    return {"kind": one.kind, "path": os.fsdecode(one.path).encode("utf-8", "backslashreplace").decode()}
