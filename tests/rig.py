@@ -157,9 +157,14 @@ class Rig:
     @contextmanager
     def copy(self, golden: Path) -> Iterator[tuple[Path, Path]]:
         """A mounted copy of a golden image, and the file that it is mounted from."""
-        image = copied(golden, self.folder / "run.btrfs")
+        image = self.copied(golden)
         with mounted(image) as top:
             yield top, image
+        image.unlink()
+
+    def copied(self, image: Path) -> Path:
+        """A copy under a name that was never used; see `copied`."""
+        return copied(image, self.folder / f"copy-{next(_counter)}.btrfs")
 
     def image(self, base: Path | None, version: int) -> Path:
         """A signed image from the tree `base` (None: a full one) to a version, made once."""

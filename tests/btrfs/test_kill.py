@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import faults
-from tests.rig import Rig, copied, mounted, system_tree
+from tests.rig import Rig, mounted, system_tree
 from tests.trees import build
 
 KILLED = -9
@@ -93,26 +93,31 @@ def test_killed_at_a_system_call(name: str, rig: Rig) -> None:
         assert ended.code == 0, ended.err
         assert rig.boots(top, (case.after,), converting=case.converting) == case.after
         rig.check_layout(top, converting=case.converting)
-    wrong = []
-    for call in faults.some(calls, LIMIT):
+    wrong, missed, chosen = [], [], list(faults.some(calls, LIMIT))
+    for call in chosen:
         try:
-            kill_once(rig, case, golden, arguments, call)
+            if not kill_once(rig, case, golden, arguments, call):
+                missed.append(str(call))
         except AssertionError as error:
             wrong.append(f"killed at {call}: {error}")
     assert not wrong, "\n".join(wrong)
+    # Ids are random, so a run can have a call less than the recorded one; not more than that.
+    assert len(missed) <= len(chosen) // 10, missed
 
 
-def kill_once(rig: Rig, case: Scenario, golden: Path, arguments: list[str | Path], call: faults.Call) -> None:
+def kill_once(rig: Rig, case: Scenario, golden: Path, arguments: list[str | Path], call: faults.Call) -> bool:
     with rig.copy(golden) as (top, image):
         ended = faults.kill_at(call, rig.command(top, *arguments))
         assert ended.code in (KILLED, 0), ended
-        cut = copied(image, rig.folder / "cut.btrfs")
+        cut = rig.copied(image)
         check_after(rig, case, top, arguments)
     with mounted(cut) as top:
         try:
             check_after(rig, case, top, arguments)
         except AssertionError as error:
             raise AssertionError(f"(power cut) {error}") from error
+    cut.unlink()
+    return ended.code == KILLED
 
 
 def check_after(rig: Rig, case: Scenario, top: Path, arguments: list[str | Path]) -> None:
