@@ -99,6 +99,12 @@ def join(parent: bytes, name: bytes) -> bytes:
     return parent + b"/" + name if parent else name
 
 
+def canonical_key(path: bytes) -> list[tuple[bool, bytes]]:
+    """Order paths as a listing does: at each level files come before what lies in directories."""
+    *above, name = path.split(b"/")
+    return [*((True, part) for part in above), (False, name)]
+
+
 class Listing:
     """A tree in canonical order: each directory before its content, its files before its sub-directories, by bytes."""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tbdiff.descent import FILE, Descent, through
-from tbdiff.entry import Entry, Extents, Kind, Listing, Xattrs, in_order, join, printable
+from tbdiff.entry import Entry, Extents, Kind, Listing, Xattrs, canonical_key, in_order, join, printable
 from tbdiff.errors import Failed, Rejected
 
 Progress = Callable[[str, int, int], None]
@@ -159,16 +159,10 @@ class _Reading:
         for names in self.inodes.values():
             # The first in canonical order: by directory, and in a directory by name.
             read = next((self.entries[name] for name in names if self.entries[name].digest), self.entries[names[0]])
-            first, *others = sorted(names, key=_canonical_key)
+            first, *others = sorted(names, key=canonical_key)
             self.entries[first] = replace(read, path=first)
             for name in others:
                 self.entries[name] = Entry(path=name, kind=Kind.HARDLINK, link=first)
-
-
-def _canonical_key(path: bytes) -> list[tuple[bool, bytes]]:
-    """Order paths as a listing does: at each level files come before what lies in directories."""
-    *above, name = path.split(b"/")
-    return [*((True, part) for part in above), (False, name)]
 
 
 def _xattrs(path: bytes) -> Xattrs:
