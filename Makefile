@@ -54,7 +54,7 @@ packages:
 	else \
 	    export DEBIAN_FRONTEND=noninteractive; \
 	    apt-get update --quiet --quiet && \
-	    apt-get satisfy -o Dpkg::Use-Pty=0 --quiet --quiet --yes --no-install-recommends '$(PACKAGES)'; \
+	    apt-get satisfy -o Dpkg::Use-Pty=0 --quiet --quiet --yes --no-install-recommends '$(PACKAGES)' >/dev/null; \
 	fi
 
 demo: $(READY)
@@ -86,11 +86,10 @@ install:
 	rm -rf build
 	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
 	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade .
-	@# It runs from where it will stand, not from where it was put together.
-	@if [ -n '$(DESTDIR)' ]; then \
-	    sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' \
-	        '$(DESTDIR)$(HOME_OF_INSTALL)/bin/tbdiff' '$(DESTDIR)$(HOME_OF_INSTALL)/bin/tb-update'; \
-	fi
+	@# Only the two programs; and they run from where they will stand, not from where they were put together.
+	@cd '$(DESTDIR)$(HOME_OF_INSTALL)' && \
+	    find bin -mindepth 1 ! -name 'python*' ! -name tbdiff ! -name tb-update -delete && \
+	    if [ -n '$(DESTDIR)' ]; then sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' bin/tb* pyvenv.cfg; fi
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	ln -sfn ../lib/tb-update/bin/tbdiff '$(DESTDIR)$(PREFIX)/bin/tbdiff'
 	ln -sfn ../lib/tb-update/bin/tb-update '$(DESTDIR)$(PREFIX)/bin/tb-update'
