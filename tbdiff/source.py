@@ -25,6 +25,7 @@ class Source:
     def __init__(self, name: str, stream: Readable) -> None:
         self.name = name
         self._stream = stream
+        self._ahead = b""
 
     def __enter__(self) -> Source:
         return self
@@ -38,10 +39,26 @@ class Source:
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
+        if self._ahead:
+            part, self._ahead = self._ahead[:size], self._ahead[size:]
+            return part
         try:
             return self._stream.read(size)
         except OSError as error:
             raise Failed(f"{self.name} cannot be read any further: {error.strerror or error}") from None
+
+    def look(self, size: int) -> bytes:
+        """The next `size` bytes, fewer only at the end; they stay to be read."""
+        parts: list[bytes] = []
+        while size and (part := self.read(size)):
+            parts.append(part)
+            size -= len(part)
+        self.put_back(b"".join(parts))
+        return self._ahead
+
+    def put_back(self, data: bytes) -> None:
+        """Let `data` be read before what is still to come."""
+        self._ahead = data + self._ahead
 
 
 def open_source(source: str) -> Source:
@@ -68,15 +85,20 @@ def read_beside(source: str, suffix: str, limit: int) -> bytes | None:
     """What lies beside a file or URL under its name with `suffix`; None if there is nothing."""
     if source == "-":
         return None
+    return read_small(source + suffix, limit)
+
+
+def read_small(source: str, limit: int) -> bytes | None:
+    """What a file or URL holds, at most `limit` bytes of it; None if it is not there."""
     try:
         if is_url(source):
-            with Source(source + suffix, _download(source + suffix)) as beside:
+            with Source(source, _download(source)) as beside:
                 parts = []
                 while limit > 0 and (part := beside.read(limit)):
                     parts.append(part)
                     limit -= len(part)
                 return b"".join(parts)
-        with Path(source + suffix).open("rb") as file:
+        with Path(source).open("rb") as file:
             return file.read(limit)
     except FileNotFoundError:
         return None

@@ -100,7 +100,7 @@ def _gzip(source: Readable) -> Iterator[bytes]:
 def _zstd(source: Readable) -> Iterator[bytes]:
     from tbdiff.compression import zstd  # noqa: PLC0415
 
-    options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
 
     def begins(start: bytes) -> bool:
         # Some packers add frames that decoders pass over.

@@ -1,4 +1,4 @@
-"""The members of a tar stream, read by libarchive under the eyes of `tarcheck`: what the two do not agree on is refused."""
+"""The members of a tar stream, read by libarchive and by `tarcheck`; what the two do not agree on is refused."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class _Reading:
             raise Rejected(f"the tarball says of {printable(entry.path)!r} what can be read in two ways")
 
     def _blocks(self, entry: Entry) -> Blocks:
-        expected = list(entry.extents if entry.extents is not None else ((0, entry.size),) if entry.size else ())
+        runs = iter(((0, entry.size),) if entry.extents is None else entry.extents)
         pointer, length, offset = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_longlong()
         places = ctypes.byref(pointer), ctypes.byref(length), ctypes.byref(offset)
         at, end = 0, 0
@@ -153,12 +153,13 @@ class _Reading:
             if not length.value:
                 continue
             if at == end:
-                at, end = (lambda run: (run[0], sum(run)))(expected.pop(0)) if expected else (0, 0)
+                at, length_of_run = next(runs, (0, 0))
+                end = at + length_of_run
             if offset.value != at or length.value > end - at:
                 raise Rejected(f"the content of {printable(entry.path)!r} is not where the tarball says it is")
             at += length.value
             yield offset.value, ctypes.string_at(pointer.value or 0, length.value)
-        if expected or at != end:
+        if at != end or next(runs, (0, 0))[1]:
             raise Rejected(f"the content of {printable(entry.path)!r} is not where the tarball says it is")
 
 
