@@ -33,6 +33,13 @@ keys_option = click.option(
     help="Trust only images signed by these keys (*.pub); without it no signature is looked at.",
 )
 
+signature_option = click.option(
+    "--signature", metavar="FILE|URL", help="A tarball's signature, where it is not beside it as IMAGE.sig."
+)
+delta_option = click.option(
+    "--delta", is_flag=True, default=None, help="A tarball that is a layer over a base (OCI whiteouts), no full system."
+)
+
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tbdiff")
@@ -95,14 +102,16 @@ def _invalid(error: ValueError) -> str:
 @click.argument("image")
 @click.argument("tree", type=click.Path(path_type=Path))
 @keys_option
+@signature_option
+@delta_option
 @progress_option
 @as_json_option
-def apply(image: str, tree: Path, keys: Path | None, how: str, as_json: bool) -> None:
+def apply(image: str, tree: Path, keys: Path | None, how: str, as_json: bool, **tarball: Any) -> None:
     """Turn TREE, which must be the base of IMAGE (a file, "-" or a URL), into its target."""
     from tbdiff.image import open_image  # noqa: PLC0415
     from tbdiff.writer import sync  # noqa: PLC0415
 
-    with progress.shown(how) as report, open_image(image, _ring(keys)) as opened:
+    with progress.shown(how) as report, open_image(image, _ring(keys), **tarball) as opened:
         _say_if_unchecked(keys)
         listing = opened.apply(tree, progress=report)
         sync(tree)
@@ -121,12 +130,14 @@ def _say_if_unchecked(keys: Path | None) -> None:
 @click.argument("image")
 @click.option("--operations", is_flag=True, help="Every single change.")
 @keys_option
+@signature_option
+@delta_option
 @as_json_option
-def show_image(image: str, operations: bool, keys: Path | None, as_json: bool) -> None:
+def show_image(image: str, operations: bool, keys: Path | None, as_json: bool, **tarball: Any) -> None:
     """Say who made IMAGE, where it leads, and what it changes."""
     from tbdiff.image import open_image  # noqa: PLC0415
 
-    with open_image(image, _ring(keys)) as opened:
+    with open_image(image, _ring(keys), **tarball) as opened:
         found = opened.changes()
         signers = opened.signers or opened.claimed_signers
         arguments = (opened.manifest, opened.digest, signers, found)
@@ -141,14 +152,16 @@ def show_image(image: str, operations: bool, keys: Path | None, as_json: bool) -
 @click.argument("image")
 @click.argument("tree", required=False, type=click.Path(path_type=Path))
 @keys_option
+@signature_option
+@delta_option
 @as_json_option
 @progress_option
-def verify(image: str, tree: Path | None, keys: Path | None, as_json: bool, how: str) -> None:
+def verify(image: str, tree: Path | None, keys: Path | None, as_json: bool, how: str, **tarball: Any) -> None:
     """Check every byte of IMAGE; with TREE, that the tree is exactly the image's target."""
     from tbdiff.image import open_image  # noqa: PLC0415
     from tbdiff.tree import read_tree  # noqa: PLC0415
 
-    with progress.shown(how) as report, open_image(image, _ring(keys)) as opened:
+    with progress.shown(how) as report, open_image(image, _ring(keys), **tarball) as opened:
         _say_if_unchecked(keys)
         opened.check(report)
         wanted, signers = opened.manifest.target.tree, opened.signers
@@ -208,11 +221,13 @@ def keygen(key: Path, as_json: bool) -> None:
 @as_json_option
 def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> None:
     """Sign IMAGE, which stays the same in all else; a tarball's signature goes to IMAGE.sig."""
-    from tbdiff.signing import sign_image, sign_tarball  # noqa: PLC0415
+    from tbdiff.signing import sign_image  # noqa: PLC0415
 
     try:
         place = sign_image(image, key)
         if place is None:
+            from tbdiff.tarsigning import sign_tarball  # noqa: PLC0415
+
             place = sign_tarball(image, key, delta=delta, **said)
         elif delta or any(said.values()):
             click.echo(

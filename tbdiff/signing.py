@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tbdiff.errors import Failed
-from tbdiff.head import DETACHED_MAGIC, MAGIC, Head, merged_signatures, read_head
-from tbdiff.manifest import Target, Way
-from tbdiff.payload import chunk_table
+from tbdiff.head import MAGIC, Head, merged_signatures, read_head
 from tbdiff.signature import load_private_key, sign
-
-CHUNK_SIZE = 1 << 20
 
 
 def signed(head: Head, key: Ed25519PrivateKey) -> Head:
@@ -40,35 +35,14 @@ def sign_image(image: Path, key: Path) -> Path | None:
                 out.write(signed(head, private).to_bytes())
                 shutil.copyfileobj(old, out)
 
-            _replace(image, fill)
+            replace_file(image, fill)
     except OSError as error:
         raise Failed(f"{image} could not be signed: {error.strerror}; it is as it was") from None
     return image
 
 
-def sign_tarball(image: Path, key: Path, *, delta: bool = False, **said: Any) -> Path:
-    """Write a tarball's detached signature, `IMAGE.sig`: the two statements and the digests of all its chunks."""
-    private = load_private_key(key)
-    place = image.with_name(image.name + ".sig")
-    try:
-        with image.open("rb") as tarball:
-            table, size = chunk_table(tarball, CHUNK_SIZE)
-        target = Target(**said).to_bytes()
-        way = Way(
-            target=hashlib.sha256(target).hexdigest(),
-            container="tar-delta" if delta else "tar",
-            payload=size,
-            chunk_size=CHUNK_SIZE,
-            chunks=hashlib.sha256(table).hexdigest(),
-        ).to_bytes()
-        head = signed(Head(target, way), private).to_bytes(DETACHED_MAGIC)
-        _replace(place, lambda out: out.write(head + table))
-    except OSError as error:
-        raise Failed(f"{image} could not be signed: {error.strerror}") from None
-    return place
-
-
-def _replace(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+def replace_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Let `fill` write the file anew; it appears as a whole or not at all."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         with temporary.open("wb") as out:
