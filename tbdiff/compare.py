@@ -42,10 +42,12 @@ def compare(base: Listing, target: Listing) -> TreeDelta:
 def _everything(target: Listing) -> TreeDelta:
     """The delta that starts from nothing."""
     up = parents(target)
+    # One for each directory, not one for each entry: there are many.
+    above = {n: Ref(n, added=True) for n in set(up)}
     adds = []
     for n, entry in enumerate(target.entries):
         link = Ref(target.index[entry.link], added=True) if entry.kind is Kind.HARDLINK else None
-        adds.append(Add(Ref(up[n], added=True), replace(entry, path=entry.name), RELEVANT[entry.kind], link=link))
+        adds.append(Add(above[up[n]], replace(entry, path=entry.name), RELEVANT[entry.kind], link=link))
     return TreeDelta(adds=tuple(adds))
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 from tbdiff.compression import zstd
+from tbdiff.recipe import Cover
 
 BLOCK = 4096
 # A run of equal bytes this long is worth a cover of its own: its blocks may then stay shared on the disk.
@@ -17,15 +17,6 @@ AROUND = 4 << 20
 FEW = 0.02
 
 _ZEROS = re.compile(rb"\0{%d,}" % EXACT_RUN)
-
-
-class Cover(NamedTuple):
-    """A run of the new content that the base has too, exactly or nearly (then the byte differences are stored)."""
-
-    new: int
-    old: int
-    length: int
-    exact: bool
 
 
 def find_covers(old: memoryview, new: memoryview) -> list[Cover]:
@@ -135,21 +126,19 @@ def _packed(data: bytes, position: int, tag_bits: int) -> tuple[int, int]:
     return value, position
 
 
-def worthwhile(covers: list[Cover], old: memoryview, new: memoryview) -> bool:
+def worthwhile(covers: list[Cover], read: Callable[[int, int], bytes], new: memoryview) -> bool:
     """Whether the new content is stored in fewer bytes by its covers than whole, by a quick estimate."""
     if not covers:
         return False
     literal, difference, end = [], [], 0
     for cover in covers:
-        literal.append(bytes(new[end : cover.new]))
+        literal.append(new[end : cover.new])
         end = cover.new + cover.length
         if not cover.exact:
-            difference.append(
-                subtract_bytes(bytes(new[cover.new : end]), bytes(old[cover.old : cover.old + cover.length]))
-            )
-    literal.append(bytes(new[end:]))
+            difference.append(subtract_bytes(bytes(new[cover.new : end]), read(cover.old, cover.length)))
+    literal.append(new[end:])
     by_covers = len(zstd.compress(b"".join(literal), 1)) + len(zstd.compress(b"".join(difference), 1)) + 3 * len(covers)
-    return by_covers < len(zstd.compress(bytes(new), 1))
+    return by_covers < len(zstd.compress(new, 1))
 
 
 def add_bytes(old: bytes, difference: bytes) -> bytes:

@@ -20,6 +20,7 @@ FEATURES: frozenset[str] = frozenset()
 
 Hex256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, pydantic.Field(ge=0, le=COUNT_MAX)]
+EncoderName = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9]{1,16}(:[0-9]{1,4}){0,6}=[0-9a-f]{16}$")]
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}$")]
 Line = Annotated[str, pydantic.StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,200}$")]
 
@@ -68,6 +69,7 @@ class Way(_Statement):
     `target` is the SHA-256 of the target statement, `base` the tree digest that the image starts from (None: from
     nothing). The payload is `payload` bytes in chunks of `chunk_size`, whose digests' digest is `chunks`.
     `streams` are the exact unpacked sizes of the payload's streams, `free` the bytes that applying writes at most.
+    `encoders` are the compressors that re-create packed files, as NAME=FINGERPRINT (docs/format.md, "Encoders").
     `container` says what the payload is: "tbdiff" or a tarball, as a full system ("tar") or as layer ("tar-delta").
     """
 
@@ -79,6 +81,7 @@ class Way(_Statement):
     chunk_size: Annotated[int, pydantic.Field(ge=4096, le=1 << 22)] = 1 << 18
     chunks: Hex256
     streams: tuple[Count, ...] = ()
+    encoders: tuple[EncoderName, ...] = ()
     free: Count = 0
 
     @property

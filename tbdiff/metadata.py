@@ -13,6 +13,7 @@ from tbdiff.errors import Rejected
 from tbdiff.tree import data_extents
 
 STEP = 1 << 18
+BLOCK = 1 << 16
 FALLOC_KEEP_SIZE = 1
 FALLOC_PUNCH_HOLE = 2
 FICLONE = 0x40049409
@@ -156,6 +157,9 @@ def _punch(entry: Entry, fd: int, offset: int, length: int) -> None:
             raise Rejected(f"the image calls a hole in {printable(entry.path)!r} what holds data")
         position += len(part)
         left -= len(part)
+    if offset + length == entry.size:
+        # Of a block that is punched only in part the zeros stay; behind the end there is nothing to keep.
+        length += -entry.size % BLOCK
     if _libc.fallocate(fd, FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE, offset, length):
         number = ctypes.get_errno()
         # A file system without holes keeps the zeros.

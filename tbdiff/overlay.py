@@ -125,6 +125,9 @@ class _Stack:
             self.inodes.append(PLAIN_ROOT)
         entries: dict[bytes, Entry] = {}
         names: dict[int, list[bytes]] = {}
+        uses = [0] * len(self.inodes)
+        for number in self.numbers.values():
+            uses[number] += 1
         # In the order of bytes a directory comes before what is in it.
         for path in sorted(self.numbers):
             number = self.numbers[path]
@@ -135,7 +138,7 @@ class _Stack:
                 continue  # of the base, and its directory is none any more
             inode = self.inodes[number]
             entries[path] = inode if inode.path == path else replace(inode, path=path)
-            if inode.kind is not Kind.DIRECTORY:
+            if uses[number] > 1 and inode.kind is not Kind.DIRECTORY:
                 names.setdefault(number, []).append(path)
         for number, paths in names.items():
             if len(paths) > NAMES_MAX:

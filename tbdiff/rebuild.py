@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tbdiff.entry import Entry, Kind, Listing, check_name, check_path, join, parents, printable
@@ -14,12 +15,35 @@ class Rebuilt:
     """The target's listing, and where in it the delta's own entries are."""
 
     target: Listing
-    places: dict[Ref, int]
+    places: Mapping[Ref, int]
 
 
 def rebuild(base: Listing, delta: TreeDelta) -> Rebuilt:
     """Make of `base` the listing that `delta` leads to; Rejected where the two do not fit or the result is no tree."""
     return _Rebuild(base, delta).result()
+
+
+def from_nothing(target: Listing) -> Rebuilt:
+    """What `rebuild` would make of the delta from nothing to `target`: the target, which is at hand."""
+    return Rebuilt(target, _EachInItsPlace(len(target)))
+
+
+class _EachInItsPlace(Mapping[Ref, int]):
+    """Where all entries are added in the target's order, an entry's number is its place."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __getitem__(self, ref: Ref) -> int:
+        if not ref.added or ref.index >= self._size:
+            raise KeyError(ref)
+        return ref.index
+
+    def __iter__(self) -> Iterator[Ref]:
+        return (Ref(n, added=True) for n in range(self._size))
+
+    def __len__(self) -> int:
+        return self._size
 
 
 class _Rebuild:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tbdiff.content import runs
 from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Listing, printable
 from tbdiff.errors import Rejected
@@ -15,6 +16,7 @@ from tbdiff.metadata import copy_content, set_holes, write_at
 from tbdiff.tree import STAGING
 
 BLOCK = 4096
+TIME = b"time"
 STEP = 1 << 18
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -26,15 +28,26 @@ class Staging:
         self._tree = tree
         self._base = base
         self._open_base: tuple[int, int] | None = None
-        clear(tree)
-        os.mkdir(STAGING, 0o700, dir_fd=tree.open(b""))
-        self.fd = os.open(STAGING, DIRECTORY, dir_fd=tree.open(b""))
+        root = tree.open(b"")
+        before = os.fstat(root).st_mtime_ns
+        os.mkdir(STAGING, 0o700, dir_fd=root)
+        self.fd = os.open(STAGING, DIRECTORY, dir_fd=root)
+        # Should the run be cut, the next one knows what the root's time was.
+        os.symlink(b"%d" % before, TIME, dir_fd=self.fd)
 
     def close(self) -> None:
         """Remove the directory with all that is in it."""
         self._close_base()
         os.close(self.fd)
         clear(self._tree)
+
+    def file(self, name: bytes) -> int:
+        """A descriptor of a file in here, for reading."""
+        return os.open(name, FILE, dir_fd=self.fd)
+
+    def new_file(self, name: bytes) -> int:
+        """A descriptor of a new file in here."""
+        return os.open(name, NEW, 0o600, dir_fd=self.fd)
 
     def base_file(self, number: int) -> int:
         """A descriptor of the file that is base entry `number`; valid until another one is asked for."""
@@ -53,11 +66,11 @@ class Staging:
             self._open_base = None
 
     @contextmanager
-    def content(self, entry: Entry, runs: Sequence[tuple[int, int]]) -> Iterator[StagedContent]:
+    def content(self, entry: Entry) -> Iterator[StagedContent]:
         """Put together the content of `entry`; its digest is checked at the end of the block."""
-        fd = os.open(entry.digest.hex(), NEW, 0o600, dir_fd=self.fd)
+        fd = self.new_file(entry.digest.hex().encode())
         try:
-            staged = StagedContent(self, fd, entry, runs)
+            staged = StagedContent(fd, entry)
             yield staged
             staged.finish()
         finally:
@@ -65,7 +78,7 @@ class Staging:
 
     def keep(self, number: int) -> None:
         """Stage the content of base entry `number`, before its name goes."""
-        fd = os.open(self._base.entries[number].digest.hex(), NEW, 0o600, dir_fd=self.fd)
+        fd = self.new_file(self._base.entries[number].digest.hex().encode())
         try:
             copy_content(self.base_file(number), fd)
         finally:
@@ -79,7 +92,7 @@ class Staging:
         if not last:
             original, name = fd, b"copy"
             try:
-                fd = os.open(name, NEW, 0o600, dir_fd=self.fd)
+                fd = self.new_file(name)
                 copy_content(original, fd)
             finally:
                 os.close(original)
@@ -91,13 +104,12 @@ class Staging:
 
 
 class StagedContent:
-    """One content on its way into the staging directory: the sink of its recipe."""
+    """One content on its way into the staging directory, written from its beginning to its end."""
 
-    def __init__(self, staging: Staging, fd: int, entry: Entry, runs: Sequence[tuple[int, int]]) -> None:
-        self._staging = staging
+    def __init__(self, fd: int, entry: Entry) -> None:
         self._fd = fd
         self._entry = entry
-        self._runs = iter(runs)
+        self._runs = iter(runs(entry))
         self._run_left = 0
         self._position = 0
         self._hash = hashlib.sha256()
@@ -125,7 +137,7 @@ class StagedContent:
         self._hashed = self._position
         self._run_left -= count
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, /) -> None:
         """Append bytes."""
         view = memoryview(data)
         while view:
@@ -135,36 +147,21 @@ class StagedContent:
             self._advance(len(part))
             view = view[len(part) :]
 
-    def read_base(self, source: int, offset: int, length: int) -> bytes:
-        """A part of the base file that is base entry `source`."""
-        data = os.pread(self._staging.base_file(source), length, offset)
-        if len(data) != length:
-            raise Rejected("a file of the base is shorter than it was; the tree was left as it is")
-        return data
-
-    def take(self, source: int, offset: int, length: int) -> None:
-        """Append a part of a base file; where whole blocks fall on whole blocks they share their extents."""
-        while length:
-            step = min(length, STEP - (offset % BLOCK), self._room())
-            data = self.read_base(source, offset, step)
-            self._hash.update(data)
-            head = -offset % BLOCK
-            blocks = (step - head) // BLOCK * BLOCK
-            if (offset - self._position) % BLOCK or blocks <= 0:
-                write_at(self._fd, data, self._position)
-            else:
-                write_at(self._fd, data[:head], self._position)
-                self._share(source, offset + head, self._position + head, data[head : head + blocks])
-                write_at(self._fd, data[head + blocks :], self._position + head + blocks)
-            self._advance(step)
-            offset += step
-            length -= step
-
-    def _share(self, source: int, offset: int, position: int, data: bytes) -> None:
+    def write_shared(self, data: bytes, source: int, offset: int) -> None:
+        """Append what the file `source` holds at `offset`; blocks that fall on blocks share their extents with it."""
+        if (offset - self._position) % BLOCK or len(data) > self._room():
+            self.write(data)
+            return
+        self._hash.update(data)
+        head = min(-offset % BLOCK, len(data))
+        blocks = (len(data) - head) // BLOCK * BLOCK
+        write_at(self._fd, data[:head], self._position)
         done = 0
-        with suppress(OSError):  # not every file system can; then the bytes are written
-            done = os.copy_file_range(self._staging.base_file(source), self._fd, len(data), offset, position)
-        write_at(self._fd, data[done:], position + done)
+        if blocks:
+            with suppress(OSError):  # not every file system can; then the bytes are written
+                done = os.copy_file_range(source, self._fd, blocks, offset + head, self._position + head)
+        write_at(self._fd, data[head + done :], self._position + head + done)
+        self._advance(len(data))
 
     def finish(self) -> None:
         """Check that all of the content came, and that it is the right one."""
@@ -178,9 +175,26 @@ class StagedContent:
             )
 
 
+def lock(tree: Descent) -> None:
+    """Make sure that no other run applies to the tree, until its root is closed; clear what a cut run left."""
+    import fcntl  # noqa: PLC0415 - needed once
+
+    try:
+        fcntl.flock(tree.open(b""), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Rejected(f"another run is changing {tree.root} now", "Wait for it to end.") from None
+    clear(tree)
+
+
 def clear(tree: Descent) -> None:
-    """Remove the staging directory of this or an interrupted run, if there is one."""
+    """Remove the staging directory, if there is one, as if it had never been there."""
+    try:
+        before = int(os.readlink(STAGING + b"/" + TIME, dir_fd=tree.open(b"")))
+    except (FileNotFoundError, NotADirectoryError, ValueError, OSError):
+        before = None
     remove(tree, STAGING)
+    if before is not None:
+        os.utime(tree.open(b""), ns=(before, before))
 
 
 def remove(tree: Descent, path: bytes) -> None:

@@ -18,7 +18,7 @@ from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.opened import OpenedImage, check_empty
 from tbdiff.overlay import Layer, layer_changes, layer_of, overlay
 from tbdiff.payload import Chunks, Readable
-from tbdiff.rebuild import rebuild
+from tbdiff.rebuild import from_nothing, rebuild
 from tbdiff.rehearsal import rehearse
 from tbdiff.signature import KeyRing
 from tbdiff.source import Source, read_beside, read_small
@@ -68,17 +68,21 @@ class Tarball(OpenedImage):
         with changing(tree) as writer:
             base = self._check_base(tree, base, progress)
             self.check_space(tree)
-            staging = writer.begin(base)
-            layer = self._read(Arrivals(staging.fd, base), "apply", progress)
-            target = overlay(base, layer)
-            self._check_target(target)
+            target = self._target(base, writer.begin(base).fd, progress)
             if target.digest == base.digest:
                 raise NothingToDo(f"{tree} holds all that the layer brings already")
             delta = compare(base, target)
-            rebuilt = rebuild(base, delta)
-            rehearse(staging.fd, layer.entries)
+            rebuilt = rebuild(base, delta) if base.entries else from_nothing(target)
             writer.transform(base, delta, rebuilt, progress)
         return rebuilt.target
+
+    def _target(self, base: Listing, staging: int, progress: Progress) -> Listing:
+        """The listing of what comes of it, with all contents in the directory `staging`."""
+        layer = self._read(Arrivals(staging, base), "apply", progress)
+        target = overlay(base, layer)
+        self._check_target(target)
+        rehearse(staging, layer.entries)
+        return target
 
     def _check_base(self, tree: Path, base: Listing | None, progress: Progress) -> Listing:
         if not self.is_delta:

@@ -10,33 +10,40 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from tbdiff.content import Sink, needed, runs
+from tbdiff.content import needed
 from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Kind, Listing, parents, printable
-from tbdiff.errors import Failed
+from tbdiff.errors import Failed, Stop
 from tbdiff.metadata import set_metadata, set_metadata_at
 from tbdiff.operation import Field, Ref, TreeDelta
 from tbdiff.rebuild import Rebuilt
-from tbdiff.staging import Staging, remove
+from tbdiff.staging import Staging, lock, remove
 from tbdiff.tree import STAGING, Progress, quiet
 
 MAKERS = {Kind.FIFO: stat.S_IFIFO, Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 TEMPORARY = b"new"
 
 
-class TreeWriter:
-    """A tree on its way from base to target.
+class TransformError(Exception):
+    """A tree that was being changed could not be changed to the end."""
 
-    First contents are staged, which changes nothing in the tree but the staging directory in its root; then
-    `transform` changes it. On leaving, the staging directory is gone, however it went.
+
+class TreeWriter:
+    """A tree on its way from base to target, locked against other runs.
+
+    `begin` opens the staging directory in its root, where contents are put together; until `transform` nothing else of
+    the tree changes. On leaving, the staging directory is gone, however it went.
     """
 
-    def __init__(self, root: Path, base: Listing) -> None:
-        self._base = base
+    def __init__(self, root: Path) -> None:
         self._tree = Descent(root)
+        try:
+            lock(self._tree)
+        except BaseException:
+            self._tree.close()
+            raise
         self._umask = os.umask(0)
-        self.staging = Staging(self._tree, base)
-        self._staged = True
+        self._staging: Staging | None = None
 
     def __enter__(self) -> TreeWriter:
         return self
@@ -50,20 +57,24 @@ class TreeWriter:
             os.umask(self._umask)
             self._tree.close()
 
+    def begin(self, base: Listing) -> Staging:
+        """Open the staging directory; the tree must be `base`."""
+        self._staging = Staging(self._tree, base)
+        return self._staging
+
     def _finish_staging(self) -> None:
-        if self._staged:
-            self._staged = False
-            self.staging.close()
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            staging.close()
 
-    def contents(self, target: Listing) -> Iterator[tuple[Entry, Sink]]:
-        """The contents that the base does not have, each with the sink that it is to be written to."""
-        for entry in needed(self._base, target):
-            with self.staging.content(entry, runs(entry)) as sink:
-                yield entry, sink
-
-    def transform(self, delta: TreeDelta, rebuilt: Rebuilt, progress: Progress = quiet) -> None:
+    def transform(self, base: Listing, delta: TreeDelta, rebuilt: Rebuilt, progress: Progress = quiet) -> None:
         """Change the tree's names and metadata to the target's; all contents must be staged."""
-        _Transformation(self._tree, self.staging, self._base, delta, rebuilt).run(self._finish_staging, progress)
+        if self._staging is None:
+            raise AssertionError("nothing was staged")
+        try:
+            _Transformation(self._tree, self._staging, base, delta, rebuilt).run(self._finish_staging, progress)
+        except (OSError, Stop) as error:
+            raise TransformError(error.strerror if isinstance(error, OSError) else str(error)) from error
 
 
 class _Transformation:
