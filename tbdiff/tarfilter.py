@@ -10,7 +10,7 @@ from tbdiff.errors import Rejected
 from tbdiff.payload import Readable
 from tbdiff.tarheader import BLOCK, is_header
 
-STEP = 1 << 18
+STEP = 1 << 17
 # What `zstd --long` and `zstd --ultra -22` need; the decoder holds as much as the window of what it reads.
 ZSTD_WINDOW_LOG_MAX = 27
 # `xz -9` needs 65 MiB.

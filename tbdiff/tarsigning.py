@@ -18,7 +18,7 @@ from tbdiff.tarball import facts_of
 from tbdiff.tarfilter import packing_of
 from tbdiff.tarheader import BLOCK
 
-CHUNK_SIZE = 1 << 20
+CHUNK_SIZE = 1 << 18
 
 
 def sign_tarball(image: Path, key: Path, *, delta: bool = False, **said: Any) -> Path:
