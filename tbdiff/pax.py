@@ -106,7 +106,10 @@ class Pax:
         found: dict[bytes, bytes] = {}
         for key, value in self.fields.items():
             if key.startswith(SCHILY_XATTR):
-                _put(found, _unescaped(key[len(SCHILY_XATTR) :]), value)
+                name = key[len(SCHILY_XATTR) :]
+                # libarchive writes each attribute in both ways, and both under the escaped name.
+                escaped = LIBARCHIVE_XATTR + name in self.fields
+                _put(found, unquote_to_bytes(name) if escaped else _unescaped(name), value)
             elif key.startswith(LIBARCHIVE_XATTR):
                 _put(found, unquote_to_bytes(key[len(LIBARCHIVE_XATTR) :]), _base64(value))
         if SELINUX in self.fields:

@@ -137,10 +137,7 @@ class _Reading:
     ) -> tuple[bytes, Extents | None]:
         fd = os.open(name, FILE, dir_fd=directory)
         try:
-            extents = None
-            if status.st_blocks * 512 < status.st_size:
-                # A compressed or inline file also takes fewer blocks: ask where its holes are.
-                extents = data_extents(fd, status.st_size)
+            extents = data_extents(fd, status.st_size)
             digest = file_digest(fd)
             now = os.fstat(fd)
         finally:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -33,7 +34,12 @@ class Ended:
     memory: int
 
 
-def run(module: str, *arguments: str | Path, stdin: IO[bytes] | int | None = subprocess.DEVNULL) -> Ended:
+def run(
+    module: str,
+    *arguments: str | Path,
+    stdin: IO[bytes] | int | None = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+) -> Ended:
     """Run `python -m MODULE ARGUMENTS` and measure it."""
     with tempfile.NamedTemporaryFile("r") as report:
         ended = subprocess.run(
@@ -41,6 +47,7 @@ def run(module: str, *arguments: str | Path, stdin: IO[bytes] | int | None = sub
             stdin=stdin,
             capture_output=True,
             cwd=REPOSITORY,
+            env={**os.environ, **(environment or {})},
         )
         memory = report.read()
     err = ended.stderr.decode(errors="backslashreplace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import http.server
 import json
@@ -110,6 +111,42 @@ def test_round_trips_from_nothing(corpus: Corpus, tmp_path: Path, copy: Callable
     finally:
         subprocess.run(["btrfs", "-q", "subvolume", "delete", tree], check=True)
         image.unlink()
+
+
+def test_a_device_is_updated_and_goes_back(corpus: Corpus, images: Images, tmp_path: Path) -> None:
+    """The real system as a device: converted without a copy, updated by a delta, kept, rolled back."""
+    (tmp_path / "config.toml").write_text("keep = 5\n")
+    options = ("--top", corpus.top, "--config", tmp_path / "config.toml")
+    with device_ground(corpus):
+        assert_done(run("tbupdate", "init", "--root", "point-v1", "--yes", *options))
+        assert differences(corpus.point_v1, corpus.top / "snapshots/root") == []
+        assert run("tbupdate", "deploy", images("point"), *options).code == 3
+        assert_done(run("tbupdate", "deploy", "--allow-unsigned", images("point"), *options))
+        assert differences(corpus.point_v2, corpus.top / "snapshots/root") == []
+        assert differences(corpus.point_v2, corpus.top / "snapshots/current") == []
+        assert differences(corpus.point_v1, corpus.top / "snapshots/previous") == []
+        assert exclusive(corpus.top / "snapshots") < NEW_DATA_MAX
+        assert_done(run("tbupdate", "commit", *options))
+        assert_done(run("tbupdate", "deploy", "--allow-unsigned", images("tiny"), *options))
+        assert differences(corpus.tiny_v2, corpus.top / "snapshots/root") == []
+        assert_done(run("tbupdate", "verify", *options))
+        assert_done(run("tbupdate", "rollback", *options))
+        assert differences(corpus.point_v2, corpus.top / "snapshots/root") == []
+
+
+@contextmanager
+def device_ground(corpus: Corpus) -> Iterator[None]:
+    """One at a time makes a device of the corpus; afterwards it is none again."""
+    with (corpus.top.parent / "device.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            subprocess.run(["btrfs", "subvolume", "set-default", "5", corpus.top], check=True)
+            for path in (corpus.top / "snapshots").glob("*"):
+                subprocess.run(["btrfs", "-q", "subvolume", "delete", path], check=True)
+            for name in ("snapshots", "tb-update"):
+                shutil.rmtree(corpus.top / name, ignore_errors=True)
 
 
 def test_same_systems_same_bytes(corpus: Corpus, images: Images, tmp_path: Path) -> None:
