@@ -58,7 +58,7 @@ def _entry(item: bytes) -> tuple[int, int, int]:
         if not re.fullmatch(rb"\d{1,10}", digits):
             raise Rejected(
                 f"the tarball has an access control list that names {_shown(name)} without a number",
-                "Pack it with --numeric-owner, or with --xattrs --xattrs-include='*'.",
+                "Pack it with --xattrs --xattrs-include='*'; then tar keeps the lists as they are.",
             )
         who = int(digits)
         if who > ID_MAX:

@@ -90,6 +90,7 @@ class _Transformation:
         self._moved: dict[int, bytes] = {}
         self._up = parents(base)
         self._users: Counter[bytes] = Counter()
+        self._linked = {entry.link for entry in self._target.entries if entry.kind is Kind.HARDLINK}
         self._renewed: set[bytes] = set()
 
     def run(self, finish_staging: Callable[[], None], progress: Progress) -> None:
@@ -116,11 +117,18 @@ class _Transformation:
     def _keep_contents(self) -> None:
         """Stage what is only elsewhere in the base now, before names change."""
         self._users.update(entry.digest for entry in self._new_files())
+        if not self._base.entries:
+            return
         fresh = {entry.digest for entry in needed(self._base, self._target)}
         for n, entry in enumerate(self._base.entries):
             if entry.kind is Kind.FILE and entry.digest in self._users and entry.digest not in fresh:
                 fresh.add(entry.digest)
                 self._staging.keep(n)
+
+    def _stated(self, kind: Kind) -> set[int]:
+        """Where in the target those entries of a kind are that the delta states."""
+        places = {self._places[Ref(n, True)] for n, add in enumerate(self._delta.adds) if add.entry.kind is kind}
+        return places | {self._places[Ref(edit.index)] for edit in self._delta.edits if edit.entry.kind is kind}
 
     # --- the steps
 
@@ -191,7 +199,8 @@ class _Transformation:
 
     def _put(self, entry: Entry) -> None:
         """Put a whole new thing in place of what may be there; it appears with all its metadata."""
-        self._renewed.add(entry.path)
+        if entry.path in self._linked:
+            self._renewed.add(entry.path)
         staging = self._staging.fd
         if entry.kind is Kind.FILE:
             self._users[entry.digest] -= 1
@@ -209,8 +218,7 @@ class _Transformation:
 
     def _link(self) -> None:
         """Make the further names of inodes that are new, or that these names are new to."""
-        stated = {self._places[Ref(n, added=True)] for n in range(len(self._delta.adds))}
-        stated |= {self._places[Ref(edit.index)] for edit in self._delta.edits}
+        stated = self._stated(Kind.HARDLINK)
         for position, entry in enumerate(self._target.entries):
             if entry.kind is Kind.HARDLINK and (position in stated or entry.link in self._renewed):
                 directory, name = self._tree.parent(entry.link)
@@ -223,8 +231,7 @@ class _Transformation:
 
     def _directories(self) -> None:
         """Last, since what happens in a directory changes its time."""
-        stated = {self._places[Ref(n, added=True)] for n in range(len(self._delta.adds))}
-        stated |= {self._places[Ref(edit.index)] for edit in self._delta.edits}
+        stated = self._stated(Kind.DIRECTORY)
         for position, entry in enumerate(self._target.entries):
             if entry.kind is not Kind.DIRECTORY:
                 continue
