@@ -67,12 +67,16 @@ class Arrivals:
         finally:
             os.close(fd)
         found = digest.finish(entry.size)
-        if found in self._held:
+        self.keep(found)
+        return replace(entry, digest=found)
+
+    def keep(self, digest: bytes) -> None:
+        """Keep what has arrived under its digest, unless that is there already."""
+        if digest in self._held:
             os.unlink(ARRIVING, dir_fd=self._directory)
         else:
-            self._held.add(found)
-            os.rename(ARRIVING, found.hex(), src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        return replace(entry, digest=found)
+            self._held.add(digest)
+            os.rename(ARRIVING, digest.hex(), src_dir_fd=self._directory, dst_dir_fd=self._directory)
 
     def _check_space(self, entry: Entry) -> None:
         carried = entry.size if entry.extents is None else sum(length for _, length in entry.extents)

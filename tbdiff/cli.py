@@ -115,6 +115,8 @@ def apply(image: str, tree: Path, keys: Path | None, how: str, as_json: bool, **
         _say_if_unchecked(keys)
         listing = opened.apply(tree, progress=report)
         sync(tree)
+        for text in opened.notices:
+            _notice(text)
     if as_json:
         _print_json({"tree": str(tree), "digest": listing.digest.hex(), "entries": len(listing)})
     else:

@@ -15,6 +15,7 @@ from tbdiff.encoders import resolve
 from tbdiff.entry import EMPTY, Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
+from tbdiff.legacycommands import START as LEGACY_START
 from tbdiff.opened import OpenedImage, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
@@ -150,6 +151,10 @@ def open_image(
     opened = open_source(source)
     try:
         start = opened.look(512)
+        if start.startswith(LEGACY_START) and signature is None and delta is None:
+            from tbdiff.legacy import open_legacy  # noqa: PLC0415 - hardly any image is one
+
+            return open_legacy(opened, keys, unsigned_ok=unsigned_ok)
         if not start.startswith(MAGIC):
             return _open_tarball(source, opened, start, keys, unsigned_ok=unsigned_ok, signature=signature, delta=delta)
         if signature is not None or delta is not None:

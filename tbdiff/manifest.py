@@ -70,12 +70,13 @@ class Way(_Statement):
     nothing). The payload is `payload` bytes in chunks of `chunk_size`, whose digests' digest is `chunks`.
     `streams` are the exact unpacked sizes of the payload's streams, `free` the bytes that applying writes at most.
     `encoders` are the compressors that re-create packed files, as NAME=FINGERPRINT (docs/format.md, "Encoders").
-    `container` says what the payload is: "tbdiff" or a tarball, as a full system ("tar") or as layer ("tar-delta").
+    `container` says what the payload is: "tbdiff" or a tarball, as a full system ("tar") or as layer ("tar-delta"),
+    or a stream of the legacy format ("legacy").
     """
 
     type: Literal["tbdiff-way"] = "tbdiff-way"
     target: Hex256
-    container: Literal["tbdiff", "tar", "tar-delta"] = "tbdiff"
+    container: Literal["tbdiff", "tar", "tar-delta", "legacy"] = "tbdiff"
     base: Hex256 | None = None
     payload: Count = 0
     chunk_size: Annotated[int, pydantic.Field(ge=4096, le=1 << 22)] = 1 << 18
@@ -83,6 +84,11 @@ class Way(_Statement):
     streams: tuple[Count, ...] = ()
     encoders: tuple[EncoderName, ...] = ()
     free: Count = 0
+
+    @property
+    def over_any_base(self) -> bool:
+        """Whether it goes over a base that it need not name."""
+        return self.container in ("tar-delta", "legacy")
 
     @property
     def chunk_count(self) -> int:

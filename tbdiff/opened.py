@@ -28,6 +28,8 @@ class OpenedImage(ABC):
         self._head = head
         self.manifest = manifest
         self.signers = signers
+        # What applying it could not do as it says, in sentences.
+        self.notices: list[str] = []
 
     def __enter__(self: Self) -> Self:
         return self

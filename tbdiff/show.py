@@ -34,7 +34,8 @@ def as_text(
     title = " ".join(filter(None, (target.name, target.release))) or "(no name)"
     yield f"Image     {title}"
     yield f"For       {', '.join(target.device_types) or 'any device'}"
-    yield f"From      {'tree ' + way.base[:16] + '…' if way.base else 'nothing (a full system)'}"
+    nothing = "a base that it does not name" if way.over_any_base else "nothing (a full system)"
+    yield f"From      {'tree ' + way.base[:16] + '…' if way.base else nothing}"
     yield f"To        {'tree ' + target.tree[:16] + '…' if target.tree else 'a tree'}" + (
         f", {target.entries:,} entries, {size(target.size)}" if target.entries else ""
     )

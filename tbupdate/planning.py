@@ -191,7 +191,7 @@ def find_base(system: System, manifest: Manifest) -> Deployment | None:
     """The kept deployment that the image starts from; None if it starts from nothing."""
     wanted = manifest.way.base
     if wanted is None:
-        return system.default if manifest.way.container == "tar-delta" else None
+        return system.default if manifest.way.over_any_base else None
     # The newest one shares most with what was there last.
     for kept in reversed(system.deployments):
         if kept.record is not None and kept.record.tree == wanted:

@@ -1,0 +1,248 @@
+"""A tree in memory on which the commands of a legacy stream are carried out: a listing goes in, another comes out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from tbdiff.acl import GROUP_OBJ, MASK, OTHER, USER_OBJ
+from tbdiff.changes import KINDS
+from tbdiff.entry import PATH_MAX, Entry, Kind, Listing, Xattrs, canonical_key, in_order, join, printable
+from tbdiff.errors import Rejected
+from tbdiff.legacycommands import (
+    SECOND,
+    ChangeDirectory,
+    ChangeFile,
+    Command,
+    Delete,
+    Enter,
+    Leave,
+    MakeDirectory,
+    MakeFile,
+    MakeSpecial,
+    MakeSymlink,
+    Mask,
+    PatchFile,
+    SetXattrs,
+    Stated,
+)
+from tbdiff.tree import STAGING
+
+ENTRIES_MAX = 1 << 21
+ACL_ACCESS, ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
+CAPABILITY = b"security.capability"
+
+Pieces = Iterator[bytes]
+
+
+class Receiver(Protocol):
+    """Who takes the contents of a stream's files."""
+
+    def make(self, entry: Entry, pieces: Pieces) -> Entry:
+        """The entry with the digest of its content."""
+
+    def patch(self, entry: Entry, old: Entry, command: PatchFile) -> Entry:
+        """The entry with size and digest of the old entry's content, patched."""
+
+
+class _Node:
+    """One inode of the tree. Hard links are one node in several places."""
+
+    __slots__ = ("entry",)
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+
+
+class _Directory(_Node):
+    """A directory, and what is in it."""
+
+    __slots__ = ("held",)
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__(entry)
+        self.held: dict[bytes, _Node] = {}
+
+
+class LegacyTree:
+    """The tree that a stream changes, and the directory in which it is.
+
+    `is_socket` tells whether the tree on disk has a socket at a path: no listing has them, but a stream may remove it.
+    """
+
+    def __init__(self, base: Listing, receiver: Receiver, is_socket: Callable[[bytes], bool]) -> None:
+        self._receiver = receiver
+        self._is_socket = is_socket
+        self._root = _nodes(base)
+        self._here: list[tuple[bytes, _Directory]] = [(b"", self._root)]
+        self._count = len(base)
+        self.sockets: list[bytes] = []
+
+    def follow(self, command: Command) -> None:
+        """Carry out one command; Rejected where the tree is not one that it was made for."""
+        match command:
+            case Enter(name):
+                self._here.append((self._path(name), self._directory(name)))
+            case Leave(seconds):
+                self._leave(seconds)
+            case Delete(name):
+                self._delete(name)
+            case ChangeDirectory(name, mask, stated):
+                directory = self._directory(name) if name else self._here[-1][1]
+                directory.entry = _changed(directory.entry, mask, stated)
+            case ChangeFile(name, mask, stated):
+                file = self._file(name)
+                file.entry = _changed(file.entry, mask, stated)
+            case PatchFile(name, _, stated):
+                old = self._file(name)
+                entry = self._receiver.patch(_stated(self._path(name), Kind.FILE, stated), old.entry, command)
+                # Other names of the old one keep it.
+                self._held[name] = _Node(entry)
+            case SetXattrs(name, xattrs):
+                node = self._any(name) if name else self._here[-1][1]
+                node.entry = replace(node.entry, xattrs=xattrs)
+            case _:
+                self._make(command)
+
+    def _make(self, command: MakeDirectory | MakeFile | MakeSymlink | MakeSpecial) -> None:
+        path = self._path(command.name)
+        if command.name in self._held:
+            raise Rejected(f"the image makes {printable(path)!r}, which is there already", _OTHER_BASE)
+        if path == STAGING:
+            raise Rejected(f"the image makes {printable(path)!r}, a name that tbdiff needs for itself")
+        self._count += 1
+        if self._count > ENTRIES_MAX:
+            raise Rejected("the image makes more entries than a device can hold")
+        match command:
+            case MakeDirectory(name, stated):
+                self._held[name] = _Directory(_stated(path, Kind.DIRECTORY, stated))
+            case MakeFile(name, stated, size, pieces):
+                entry = replace(_stated(path, Kind.FILE, stated), size=size)
+                self._held[name] = _Node(self._receiver.make(entry, pieces))
+            case MakeSymlink(name, target, uid, gid, seconds):
+                entry = Entry(path, Kind.SYMLINK, uid=uid, gid=gid, mtime=seconds * SECOND, link=target)
+                self._held[name] = _Node(entry)
+            case MakeSpecial(name, kind, stated, rdev):
+                if kind is None:
+                    self.sockets.append(path)
+                else:
+                    self._held[name] = _Node(replace(_stated(path, kind, stated), rdev=rdev))
+
+    @property
+    def _held(self) -> dict[bytes, _Node]:
+        return self._here[-1][1].held
+
+    def _path(self, name: bytes) -> bytes:
+        path = join(self._here[-1][0], name)
+        if len(path) >= PATH_MAX:
+            raise Rejected(f"the image names a path of {len(path)} bytes; {PATH_MAX - 1} is the limit")
+        return path
+
+    def _any(self, name: bytes) -> _Node:
+        node = self._held.get(name)
+        if node is None:
+            raise Rejected(f"the image changes {printable(self._path(name))!r}, which is not there", _OTHER_BASE)
+        return node
+
+    def _directory(self, name: bytes) -> _Directory:
+        node = self._any(name)
+        if not isinstance(node, _Directory):
+            raise self._other_kind(node, name, Kind.DIRECTORY)
+        return node
+
+    def _file(self, name: bytes) -> _Node:
+        node = self._any(name)
+        if node.entry.kind is not Kind.FILE:
+            raise self._other_kind(node, name, Kind.FILE)
+        return node
+
+    def _other_kind(self, node: _Node, name: bytes, kind: Kind) -> Rejected:
+        shown, found = repr(printable(self._path(name))), KINDS[node.entry.kind]
+        return Rejected(f"the image takes {shown} for a {KINDS[kind]}, and it is a {found}", _OTHER_BASE)
+
+    def _leave(self, seconds: int) -> None:
+        if len(self._here) == 1:
+            raise Rejected("the image leaves the tree that it is applied to; nothing was changed")
+        _, node = self._here.pop()
+        node.entry = replace(node.entry, mtime=seconds * SECOND)
+
+    def _delete(self, name: bytes) -> None:
+        if self._held.pop(name, None) is None and not self._is_socket(self._path(name)):
+            raise Rejected(f"the image removes {printable(self._path(name))!r}, which is not there", _OTHER_BASE)
+
+    def listing(self) -> Listing:
+        """The tree as it is now."""
+        entries: dict[bytes, Entry] = {}
+        names: dict[int, list[bytes]] = {}
+        todo: list[tuple[bytes, _Node]] = [(b"", self._root)]
+        while todo:
+            path, node = todo.pop()
+            entries[path] = node.entry if node.entry.path == path else replace(node.entry, path=path)
+            if isinstance(node, _Directory):
+                todo.extend((join(path, name), below) for name, below in node.held.items())
+            else:
+                names.setdefault(id(node), []).append(path)
+        for paths in names.values():
+            if len(paths) > 1:
+                # Of the names of one inode the first is the file.
+                head, *others = sorted(paths, key=canonical_key)
+                entries.update((path, Entry(path, Kind.HARDLINK, link=head)) for path in others)
+        return in_order(entries)
+
+
+_OTHER_BASE = "The tree is not the one that the image was made for; it was left as it is."
+
+
+def _nodes(base: Listing) -> _Directory:
+    """The nodes of a listing; of its root."""
+    root = _Directory(base.entries[0])
+    directories = {b"": root}
+    linked = {entry.link: _Node(entry) for entry in base.entries if entry.kind is Kind.HARDLINK}
+    for entry in base.entries[1:]:
+        node: _Node
+        if entry.kind is Kind.DIRECTORY:
+            node = directories[entry.path] = _Directory(entry)
+        elif entry.kind is Kind.HARDLINK:
+            node = linked[entry.link]
+        elif entry.path in linked:
+            node = linked[entry.path]
+            node.entry = entry
+        else:
+            node = _Node(entry)
+        directories[entry.parent].held[entry.name] = node
+    return root
+
+
+def _stated(path: bytes, kind: Kind, stated: Stated) -> Entry:
+    return Entry(path, kind, stated.mode, stated.uid, stated.gid, stated.seconds * SECOND)
+
+
+def _changed(entry: Entry, mask: Mask, stated: Stated) -> Entry:
+    """The entry with other metadata, as the original deploy tool sets it: the mode whatever the mask says."""
+    xattrs = entry.xattrs
+    if mask & (Mask.UID | Mask.GID):
+        # The kernel takes capabilities away from what gets another owner; a stream that keeps them sets them behind.
+        xattrs = tuple(pair for pair in xattrs if pair[0] != CAPABILITY)
+        entry = replace(entry, uid=stated.uid, gid=stated.gid)
+    if mask & Mask.MTIME:
+        entry = replace(entry, mtime=stated.seconds * SECOND)
+    return replace(entry, mode=stated.mode, xattrs=_with_mode(xattrs, stated.mode))
+
+
+_ACL_ENTRY = struct.Struct("<HHI")
+
+
+def _with_mode(xattrs: Xattrs, mode: int) -> Xattrs:
+    """The attributes after a change of mode: an access control list has the mode in it."""
+    return tuple((name, _acl_with_mode(value, mode) if name == ACL_ACCESS else value) for name, value in xattrs)
+
+
+def _acl_with_mode(acl: bytes, mode: int) -> bytes:
+    if len(acl) % _ACL_ENTRY.size != 4:
+        raise Rejected("the image changes the mode of a file whose access control list is damaged")
+    entries = list(_ACL_ENTRY.iter_unpack(acl[4:]))
+    of_group = MASK if any(tag == MASK for tag, _, _ in entries) else GROUP_OBJ
+    bits = {USER_OBJ: mode >> 6 & 7, of_group: mode >> 3 & 7, OTHER: mode & 7}
+    return acl[:4] + b"".join(_ACL_ENTRY.pack(tag, bits.get(tag, now), who) for tag, now, who in entries)
