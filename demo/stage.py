@@ -36,8 +36,8 @@ def say(text: str) -> None:
         print(_style(f"# {line}", "2"), flush=True)
 
 
-def type_in(command: str, *, ends: int = 0, silent: bool = False) -> None:
-    """Run a command as it stands there, show what it says unless `silent`, and expect its exit code."""
+def type_in(command: str, *, ends: int = 0, silent: bool = False, nothing: bool = False) -> None:
+    """Run a command as it stands there, show what it says unless `silent`, and expect its exit code (and `nothing`)."""
     print(f"{_style('$', '1;32')} {_style(command, '1')}", flush=True)
     done = subprocess.run(
         shlex.split(command),
@@ -52,6 +52,8 @@ def type_in(command: str, *, ends: int = 0, silent: bool = False) -> None:
             print(f"  {line}")
     if done.returncode != ends:
         raise WentWrongError(f"`{command}` ended with {done.returncode}, not with {ends}")
+    if nothing and done.stdout:
+        raise WentWrongError(f"`{command}` had something to say")
     if ends:
         print(_style(f"  (exit code {ends})", "2"))
     sys.stdout.flush()

@@ -1,0 +1,68 @@
+"""The documentation names every command, option and key that there is, and leads nowhere else."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from tbdiff.cli import cli as tbdiff_cli
+from tbupdate import cli as tbupdate_cli
+from tbupdate.config import Config
+
+REPOSITORY = Path(__file__).parents[2]
+COMMANDS = (REPOSITORY / "docs/commands.md").read_text()
+PAGES = sorted(path for path in (*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")))
+
+
+def chapter(title: str) -> str:
+    return COMMANDS.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def groups() -> list[tuple[str, click.Group]]:
+    tbupdate_cli._add_commands()
+    return [("tb-update", tbupdate_cli.cli), ("tbdiff", tbdiff_cli)]
+
+
+@pytest.mark.parametrize(("program", "group"), groups())
+def test_every_command_and_option_is_documented(program: str, group: click.Group) -> None:
+    text = chapter(program)
+    for name, command in group.commands.items():
+        assert re.search(rf"^\*\*`{name}\b", text, re.MULTILINE), f"{program} {name}"
+        for option in (one for one in command.params if isinstance(one, click.Option)):
+            if option.opts[0] not in ("--help", "--json"):
+                assert any(spelling in text for spelling in option.opts), f"{name} {option.opts}"
+
+
+def test_every_documented_command_exists() -> None:
+    for program, group in groups():
+        named = re.findall(r"^\*\*`(\w+)", chapter(program), re.MULTILINE)
+        assert sorted(named) == sorted(group.commands)
+
+
+def test_the_documented_configuration_is_the_default() -> None:
+    example = re.search(r"```toml\n(.*?)```", (REPOSITORY / "docs/configuration.md").read_text(), re.DOTALL)
+    assert example is not None
+    said = tomllib.loads(example[1])
+    assert set(said) == set(Config.model_fields)
+    default = Config().model_dump(mode="json") | {"device_type": said["device_type"]}
+    assert said == default
+    assert Config.model_validate(said) == Config(device_type=said["device_type"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("program", ["tb-update", "tbdiff"])
+def test_exit_codes_of_help_and_documentation_agree(program: str) -> None:
+    group = dict(groups())[program]
+    codes = set(re.findall(r"^  (\d+) ", group.epilog or "", re.MULTILINE))
+    documented = set(re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE))
+    assert codes == documented - ({"75"} if program == "tbdiff" else set())
