@@ -180,10 +180,8 @@ def _zip_parts(data: memoryview) -> Iterator[Part]:
 def candidates(part: Part) -> Iterator[str]:
     """The names of compressors that may have made a part, the likeliest first."""
     if part.codec == DEFLATE:
-        for level in {2: (9, 8, 7), 4: (1, 2)}.get(part.hint, (6, 5, 4, 7, 3)) + (
-            (9, 6) if part.hint not in (0, 2) else ()
-        ):
-            yield f"deflate:{level}:8"
+        for level in {2: (9, 8), 4: (1, 2)}.get(part.hint, (6, 9, 5, 4, 7, 3)):
+            yield from (f"deflate:{level}:8", f"gzip:{level}")
         yield from (f"deflate:{level}:9" for level in (9, 6))
     elif part.codec == LZ4:
         yield from (f"lz4:{level}" for level in (9, 12, 1, 10, 11, 8, 7, 6, 5, 4, 3))

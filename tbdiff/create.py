@@ -28,7 +28,7 @@ from tbdiff.tree import Progress, quiet, read_tree
 
 CHUNK_SIZE = 1 << 18
 # By stream: how far back a repetition may be, as a power of two. A device holds all windows at once.
-WINDOW_LOGS = (20, 20, 20, 22, 22, 21, 21)
+WINDOW_LOGS = (20, 20, 20, 20, 21, 20, 21)
 LEVELS = {"fast": 3, "default": 9, "best": 19}
 STEP = 1 << 20
 ENTRY_COST = 1024

@@ -6,7 +6,11 @@ import ctypes
 import functools
 import hashlib
 import lzma
+import queue
+import shutil
 import struct
+import subprocess
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
@@ -18,6 +22,7 @@ from tbdiff.errors import Rejected
 DEFLATE, LZ4, ZSTD, XZ = range(4)
 CODECS = {"deflate": DEFLATE, "lz4": LZ4, "zstd": ZSTD, "xz": XZ}
 
+GZIP_HEAD, GZIP_TAIL = 10, 8
 LZ4_MAGIC = bytes.fromhex("02214c18")
 LZ4_BLOCK = 8 << 20
 LZ4_PACKED_MAX = LZ4_BLOCK + LZ4_BLOCK // 255 + 16
@@ -121,8 +126,14 @@ def _zstd(level: int, workers: int, checksum: int, sized: int) -> list[Factory]:
     return found
 
 
+def _gzip(level: int) -> list[Factory]:
+    program = shutil.which("gzip")
+    return [lambda _size: _GzipEncoder(program, level)] if program else []
+
+
 _IMPLEMENTATIONS: Mapping[str, Callable[..., list[Factory]]] = {
     "deflate": _deflate,
+    "gzip": _gzip,
     "lz4": _lz4,
     "zstd": _zstd,
     "xz": _xz,
@@ -173,6 +184,61 @@ def resolve(wanted: Iterable[str]) -> list[Factory]:
             )
         found.append(factory)
     return found
+
+
+# --- gzip the program, which ends its blocks elsewhere than zlib does
+
+
+class _GzipEncoder:
+    """What the system's gzip makes of a stream, without gzip's own header and trailer."""
+
+    def __init__(self, program: str, level: int) -> None:
+        self._process = subprocess.Popen(
+            [program, "-n", f"-{level}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, close_fds=True
+        )
+        self._made: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        # Written to and read from at once, it never waits for us while we wait for it.
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self._head = GZIP_HEAD
+        self._held = b""
+
+    def _read(self) -> None:
+        if self._process.stdout is not None:
+            while part := self._process.stdout.read(STEP):
+                self._made.put(part)
+            self._process.stdout.close()
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Take more input, give what output there is."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(data)
+        return self._taken()
+
+    def _taken(self) -> bytes:
+        while not self._made.empty():
+            self._held += self._made.get()
+        # The last bytes may be the trailer.
+        cut = min(self._head, len(self._held))
+        self._head -= cut
+        ready = self._held[cut : max(cut, len(self._held) - GZIP_TAIL)]
+        self._held = self._held[cut + len(ready) :]
+        return ready
+
+    def flush(self) -> bytes:
+        """End the stream."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._reader.join()
+        if self._process.wait():
+            raise Rejected("a file could not be re-created: gzip failed; nothing was changed")
+        return self._taken()
+
+    def __del__(self) -> None:
+        # Whoever has seen the first difference does not wait for the end.
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
 
 
 # --- lz4's legacy frame, which kernels are packed in
