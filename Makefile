@@ -21,12 +21,12 @@ SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help setup packages demo check lint test test-fast bench install uninstall clean
+.PHONY: help root setup packages demo check lint test test-fast bench install uninstall clean
 
 help:
 	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
 	@echo 'make check      everything that CI checks: ruff, mypy, shellcheck, all tests (root)'
-	@echo 'make test-fast  the tests in under two minutes; without root, those that mount nothing'
+	@echo 'make test-fast  the tests that take less than two minutes in all (root)'
 	@echo 'make test       all tests (root); pass more to pytest with ARGS='
 	@echo 'make lint       ruff, mypy, shellcheck'
 	@echo 'make bench      the benchmarks (root)'
@@ -66,15 +66,18 @@ lint: $(READY)
 	$(RUN) -m mypy
 	shellcheck $(SCRIPTS)
 
-test: $(READY)
+root:
+	@if [ "$$(id -u)" != 0 ]; then \
+	    echo 'The tests make file systems, mount them, and make files of other owners: run this as root.' >&2; exit 1; fi
+
+test: root $(READY)
 	$(PYTEST)
 
-check: lint
+check: root lint
 	$(PYTEST)
 
-test-fast: $(READY)
-	@if [ "$$(id -u)" = 0 ]; then $(PYTEST) -m 'not slow'; \
-	else echo 'Not root: without the tests that mount Btrfs images.'; $(PYTEST) -m 'not slow and not btrfs'; fi
+test-fast: root $(READY)
+	$(PYTEST) -m 'not slow'
 
 bench: $(READY)
 	@if [ -e benchmarks/__main__.py ]; then $(RUN) -m benchmarks $(ARGS); \
