@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -22,16 +23,22 @@ hypothesis.settings.register_profile("tests", deadline=None, print_blob=True, ma
 hypothesis.settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("TB_HYPOTHESIS", "tests"))
 
-# Workers of pytest-xdist are children of the process that sets this: one run, one mark.
+# The mark of all that a run makes. Workers of pytest-xdist are children of the process that sets it, and add their own.
 SESSION = "TB_TEST_SESSION"
 FIXTURES_THAT_MOUNT = {"btrfs", "make_btrfs", "btrfs_of_module"}
+
+LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
 
 MakeBtrfs = Callable[..., Path]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
+        os.environ[SESSION] += f"-{config.workerinput['workerid']}"
+    else:
         os.environ[SESSION] = uuid.uuid4().hex[:12]
+    if os.geteuid() == 0:
+        loops.leave_mount_namespace()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -47,17 +54,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Of several workers one takes all tests of a file: what a module's fixtures prepare is prepared once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run when a test left a loop device or a mount behind; clear it all the same."""
-    if hasattr(session.config, "workerinput"):
-        return
+    """Fail the run when a test left a mount or a loop device behind; clear it all the same."""
+    config = session.config
     left = loops.leftovers(os.environ[SESSION])
-    for line in left:
+    loops.sweep(os.environ[SESSION])
+    if hasattr(config, "workerinput"):
+        config.workeroutput["left"] = left
+        return
+    for line in left + config.stash.get(LEFT_BY_WORKERS, []):
         print(f"\nLEFT OVER BY TESTS: {line}")
-    if left:
-        loops.sweep(os.environ[SESSION])
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist found at its end."""
+    node.config.stash.setdefault(LEFT_BY_WORKERS, []).extend(getattr(node, "workeroutput", {}).get("left", []))
 
 
 @contextlib.contextmanager

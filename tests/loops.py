@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import time
 from pathlib import Path
 
-# Long enough for a mount namespace of another test, which holds all mounts of when it was made.
-SECONDS_TO_LET_GO = 60
+SECONDS_TO_LET_GO = 20
+CLONE_NEWNS = 0x20000
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18
+
+
+def leave_mount_namespace() -> None:
+    """Give this process mounts of its own.
+
+    They vanish with it, however it ends. And no mount namespace that is made elsewhere meanwhile gets copies of them,
+    which would keep their devices busy for as long as it lives.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None):
+        raise OSError(ctypes.get_errno(), "cannot get a mount namespace")
 
 
 def mounts() -> list[tuple[str, Path]]:
@@ -76,10 +89,10 @@ def users(tops: list[Path]) -> str:
 
 def leftovers(session: str) -> list[str]:
     """What the tests of one run left behind, a line each."""
-    held = devices(f"tb-test-{session}")
+    held = devices(f"tb-test-{session}-")
     lines = [f"loop device {device} on {backing}" for device, backing in held.items()]
     for source, point in mounts():
-        if source in held or f"tb-test-{session}" in os.fspath(point):
+        if source in held or f"tb-test-{session}-" in os.fspath(point):
             lines.append(f"{source} mounted on {point}")
     return lines
 
@@ -87,7 +100,7 @@ def leftovers(session: str) -> list[str]:
 def sweep(session: str) -> None:
     """Clear what `leftovers` found."""
     for source, point in reversed(mounts()):
-        if source in devices(f"tb-test-{session}") or f"tb-test-{session}" in os.fspath(point):
+        if source in devices(f"tb-test-{session}-") or f"tb-test-{session}-" in os.fspath(point):
             subprocess.run(["umount", "-l", os.fspath(point)])
-    for device in devices(f"tb-test-{session}"):
+    for device in devices(f"tb-test-{session}-"):
         subprocess.run(["losetup", "-d", device], capture_output=True)

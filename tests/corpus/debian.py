@@ -43,62 +43,31 @@ def cache() -> Path:
 
 @contextlib.contextmanager
 def corpus() -> Iterator[Corpus]:
-    """Build and mount the corpus if need be; the last user unmounts what a test run mounted."""
+    """Build the corpus if it is not there yet, and mount it if it is not mounted; then unmount it afterwards."""
     cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / "users.lock").open("w") as users:
-        with _alone():
-            _provide()
-            fcntl.flock(users, fcntl.LOCK_SH)
-        try:
-            yield Corpus(cache() / "mnt")
-        finally:
-            with _alone():
-                _release(users.fileno())
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One at a time builds, mounts or unmounts."""
+    top = cache() / "mnt"
     with (cache() / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _provide() -> None:
-    top, image = cache() / "mnt", cache() / "corpus.img"
-    if not (cache() / "complete").exists() and not _whole(top):
-        if image.exists() and not top.is_mount():
-            _mount(image, top)
-        if not _whole(top):
+        found = top.is_mount()
+        if not _is_complete():
             print(f"building the corpus in {cache()}: some minutes, once", file=sys.stderr)
-            subprocess.run(["bash", os.fspath(MAKER), os.fspath(cache())], check=True, stdout=sys.stderr)
-    (cache() / "complete").touch()
-    if not top.is_mount():
-        _mount(image, top)
-    if not _whole(top):
-        raise RuntimeError(f"{cache()} holds no complete corpus: remove it, it is built again then")
-
-
-def _whole(top: Path) -> bool:
-    return top.is_mount() and all((top / name).is_dir() for name in SUBVOLUMES)
-
-
-def _mount(image: Path, top: Path) -> None:
-    top.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop,noatime", image, top], check=True)
-    (cache() / "mounted-by-tests").touch()
-
-
-def _release(users: int) -> None:
-    fcntl.flock(users, fcntl.LOCK_UN)
-    mark = cache() / "mounted-by-tests"
+            (cache() / "corpus.img").unlink(missing_ok=True)
+            subprocess.run(["bash", MAKER, cache()], check=True, stdout=sys.stderr)
+        elif not found:
+            subprocess.run(["mount", "-o", "loop,noatime", cache() / "corpus.img", top], check=True)
     try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # another test run uses it
-        return
-    if mark.exists():
-        subprocess.run(["umount", cache() / "mnt"], check=True)
-        mark.unlink()
+        if not all((top / name).is_dir() for name in SUBVOLUMES):
+            raise RuntimeError(f"{cache()} holds no complete corpus: remove it, it is built again then")
+        yield Corpus(top)
+    finally:
+        if not found:
+            subprocess.run(["umount", top], check=True)
+
+
+def _is_complete() -> bool:
+    """Whether its maker came to the end."""
+    told = cache() / "corpus.txt"
+    return told.exists() and " done;" in told.read_text()
 
 
 if __name__ == "__main__":
