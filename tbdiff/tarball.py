@@ -57,11 +57,18 @@ class Tarball(OpenedImage):
 
     def changes(self) -> list[Change]:
         """What it brings and removes."""
-        return layer_changes(self._read(PassingBy(), "read", quiet))
+        return layer_changes(self._look("read", quiet))
 
     def check(self, progress: Progress = quiet) -> None:
         """Read all of it, without a tree."""
-        self._read(PassingBy(), "verify", progress)
+        self._look("verify", progress)
+
+    def _look(self, phase: str, progress: Progress) -> Layer:
+        layer = self._read(PassingBy(), phase, progress)
+        if not self.is_delta:
+            # What could not be applied is not worth showing.
+            overlay(EMPTY, layer)
+        return layer
 
     def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
         """Turn `tree`, which must be empty or a layer's base, into the target; return the target's listing."""
