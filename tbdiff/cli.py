@@ -64,15 +64,19 @@ def cli() -> None:
 @click.option(
     "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
 )
+@click.option("--legacy", is_flag=True, help="In the original format (TBDIFFv0), for its deploy tool; not signed.")
 @as_json_option
 @progress_option
-def create(trees: tuple[str, ...], out: str, full: bool, as_json: bool, how: str, **said: Any) -> None:
+def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: bool, how: str, **said: Any) -> None:
     """Write an image that turns a copy of the tree BASE into the tree TARGET."""
     from tbdiff.create import Label, create_image  # noqa: PLC0415 - devices never make images
 
     if len(trees) != (1 if full else 2):
         raise click.UsageError("name TARGET only with --full, else BASE and TARGET")
     base = None if full else Path(trees[0])
+    if legacy:
+        _create_legacy(base, Path(trees[-1]), Path(out), as_json, how, said)
+        return
     key, effort = said.pop("key"), said.pop("effort")
     try:
         label = Label(**said)
@@ -88,6 +92,20 @@ def create(trees: tuple[str, ...], out: str, full: bool, as_json: bool, how: str
     else:
         signed = "signed" if key else "not signed"
         click.echo(f"{out}: {show.size(written)}, {signed}, leads to tree {(manifest.target.tree or '')[:16]}…")
+
+
+def _create_legacy(base: Path | None, target: Path, out: Path, as_json: bool, how: str, said: dict[str, Any]) -> None:
+    from tbdiff.legacycreate import create_legacy  # noqa: PLC0415
+
+    told = [option for option, value in said.items() if value and (option, value) != ("effort", "default")]
+    if told:
+        raise click.UsageError(f"the legacy format has no place for what --{told[0].replace('_', '-')} says")
+    with progress.shown(how) as report:
+        written = create_legacy(base, target, out, progress=report, notice=_notice)
+    if as_json:
+        _print_json({"image": str(out), "size": written})
+    else:
+        click.echo(f"{out}: {show.size(written)}, in the legacy format, not signed")
 
 
 def _invalid(error: ValueError) -> str:
@@ -241,6 +259,69 @@ def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> Non
         _print_json({"image": str(image), "signature": str(place)})
     else:
         click.echo(f"{place} holds the signature.")
+
+
+@cli.command()
+@click.argument("image")
+@click.argument("base", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
+@click.option("--name", default="", help="What the system is called.")
+@click.option("--release", metavar="VERSION", help="The version of the system.")
+@click.option("--device-type", "device_types", multiple=True, metavar="TYPE", help="Only for these devices.")
+@click.option("--epoch", type=click.IntRange(min=0), default=0, help="The epoch of the system.")
+@click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
+@click.option(
+    "--scratch",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where to build the result for a while; best on the Btrfs that holds BASE. Default: where the image goes.",
+)
+@keys_option
+@signature_option
+@delta_option
+@progress_option
+@as_json_option
+def convert(
+    image: str,
+    base: Path | None,
+    out: Path,
+    key: Path | None,
+    scratch: Path | None,
+    keys: Path | None,
+    signature: str | None,
+    delta: bool | None,
+    how: str,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Make an image of IMAGE, a tarball or one of the legacy format, and of the tree BASE where it goes over one."""
+    from tbdiff import convert as conversion  # noqa: PLC0415 - devices never make images
+    from tbdiff.create import Label  # noqa: PLC0415
+
+    _say_if_unchecked(keys)
+    try:
+        with progress.shown(how) as report:
+            manifest = conversion.convert(
+                image,
+                base,
+                out,
+                keys=_ring(keys),
+                signature=signature,
+                delta=delta,
+                scratch=scratch,
+                label=Label(**said),
+                key=key,
+                progress=report,
+                notice=_notice,
+            )
+    except ValueError as error:
+        raise click.UsageError(_invalid(error)) from None
+    if as_json:
+        _print_json({"image": str(out), "size": out.stat().st_size, "manifest": manifest.model_dump(mode="json")})
+    else:
+        signed = "signed" if key else "not signed"
+        found = (manifest.target.tree or "")[:16]
+        click.echo(f"{out}: {show.size(out.stat().st_size)}, {signed}, leads to tree {found}…")
 
 
 def _ring(keys: Path | None) -> Any:
