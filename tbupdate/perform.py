@@ -8,12 +8,12 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from tbdiff.entry import Listing
-from tbdiff.errors import Failed, Stop
+from tbdiff.errors import Failed, NothingToDo, Stop
 from tbdiff.tree import Progress, quiet, read_tree
 from tbupdate import history, marks, record, subvolumes, syscalls
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
@@ -48,6 +48,10 @@ log = logging.getLogger(__name__)
 
 class Applicable(Protocol):
     """What performing needs of an opened image."""
+
+    @property
+    def digest(self) -> str:
+        """What names the image; an unsigned tarball has a name only when it was read."""
 
     def apply(self, tree: Path, base: Listing | None, progress: Progress) -> Listing:
         """Turn `tree` into the image's target, and return the target's listing."""
@@ -85,7 +89,8 @@ def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
             return _perform_afterwards(plan.afterwards, site)
     except BaseException as error:
         left = _clear(site, plan, now)
-        _note_failure(site, plan, error, now)
+        if not isinstance(error, NothingToDo):
+            _note_failure(site, plan, error, now)
         if isinstance(error, OSError):
             raise _explain(error, step, left) from error
         raise
@@ -152,13 +157,20 @@ def do(step: Step, site: Site) -> None:
         case ClearMark(mark):
             marks.remove(site.path(""), mark)
         case AppendHistory(event):
-            history.append(os.path.join(site.top, STATE, HISTORY), event)
+            history.append(os.path.join(site.top, STATE, HISTORY), _named(event, site))
         case DeleteRecord(deployment):
             record.remove(site.record(deployment))
         case MakeDirectories() | TidySnapshot() | ApplyImage() | ReadTree() | WriteRecord():
             _do_with_trees(step, site)
         case _:
             _do_with_subvolumes(step, site)
+
+
+def _named(event: history.Event, site: Site) -> history.Event:
+    """The event, with the image's digest where it was not known before the image was read."""
+    if event.more.get("image_digest") != "" or site.image is None:
+        return event
+    return replace(event, more=event.more | {"image_digest": site.image.digest})
 
 
 def _do_with_subvolumes(step: Step, site: Site) -> None:
@@ -242,6 +254,7 @@ def _write_record(known: record.Record, site: Site) -> None:
             "entries": len(found),
             "size": found.content_size,
             "kernel": known.kernel or record.kernel_of(found),
+            "image_digest": known.image_digest or (site.image.digest if site.image is not None else None),
         }
     )
     record.write(site.record(known.id), filled, found)

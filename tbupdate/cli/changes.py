@@ -30,8 +30,19 @@ from tbupdate.system import System, survey
 @click.option("--reboot", is_flag=True, help="Reboot into it when it is staged.")
 @click.option("--allow-unsigned", is_flag=True, help="Take an image that nobody signed.")
 @click.option("--allow-downgrade", is_flag=True, help="Take an image that is older than what is here.")
+@click.option("--signature", metavar="FILE|URL", help="A tarball's signature, where it is not beside it as IMAGE.sig.")
+@click.option("--delta", is_flag=True, default=None, help="An unsigned tarball that is a layer over what boots next.")
 @everywhere
-def deploy(image: str, *, dry_run: bool, reboot: bool, allow_unsigned: bool, allow_downgrade: bool) -> None:
+def deploy(
+    image: str,
+    *,
+    dry_run: bool,
+    reboot: bool,
+    allow_unsigned: bool,
+    allow_downgrade: bool,
+    signature: str | None,
+    delta: bool | None,
+) -> None:
     """Make IMAGE (a file, a URL, or - for stdin) the deployment that boots next."""
     from tbdiff.image import open_image  # noqa: PLC0415 - the commands that only look need none of it
 
@@ -39,7 +50,7 @@ def deploy(image: str, *, dry_run: bool, reboot: bool, allow_unsigned: bool, all
     rules = config.load(said.config)
     keys = KeyRing.load(rules.keys)
     with (
-        open_image(image, keys, unsigned_ok=allow_unsigned) as opened,
+        open_image(image, keys, unsigned_ok=allow_unsigned, signature=signature, delta=delta) as opened,
         mounts.top_level(said.top) as top,
         _looking(top) if dry_run else _changing(top) as system,
     ):
