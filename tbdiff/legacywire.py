@@ -257,8 +257,8 @@ class _Decoder:
         if count and len(self._dialects) > 1 and self._probes < PROBES_MAX:
             self._probes += 1
             window = self._fields.look(WINDOW)
-            alive = tuple(dialect for dialect in self._dialects if _makes_sense(window, count, dialect))
-            self._dialects = alive or self._dialects[:1]
+            sense = {dialect: _sense(window, count, dialect) for dialect in self._dialects}
+            self._dialects = tuple(dialect for dialect in sense if sense[dialect] == max(sense.values()))
         return SetXattrs(name, self.xattrs(count))
 
     def xattrs(self, count: int) -> Xattrs:
@@ -280,16 +280,18 @@ class _Decoder:
         return tuple(sorted(found.items()))
 
 
-def _makes_sense(window: bytes, count: int, dialect: Dialect) -> bool:
-    """Whether a stream goes on with attributes of this dialect, and with commands behind them."""
-    decoder = _Decoder(Fields(BytesIO(window)), (dialect,))
+def _sense(window: bytes, count: int, dialect: Dialect) -> int:
+    """How well a stream goes on with attributes of this dialect, and with commands behind them: 2 well, 0 not."""
+    fields = Fields(BytesIO(window))
+    decoder = _Decoder(fields, (dialect,))
     try:
         decoder.xattrs(count)
         for _ in decoder.commands():
             pass
     except CutOffError:
         # Of a stream that is longer than the window; a whole one has its last command in there.
-        return len(window) == WINDOW
+        return 2 if len(window) == WINDOW else 0
     except Rejected:
-        return False
-    return True
+        return 0
+    # Something may follow the last command, but nobody writes such streams.
+    return 2 if fields.done == len(window) else 1

@@ -81,7 +81,7 @@ def test_the_kitchen_sink(ground: Path) -> None:
 
 
 @given(pair=tree_pairs())
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=25)
 def test_random_pairs(pair: tuple[Tree, Tree], btrfs_of_module: Path) -> None:
     ground = btrfs_of_module / "random"
     ground.mkdir(exist_ok=True)
@@ -229,9 +229,9 @@ def test_many_files_in_one_directory(ground: Path) -> None:
 
 def test_sockets(ground: Path) -> None:
     """One that the stream makes is left out, one that it removes may be there."""
+    from tbdiff.legacycommands import Delete, MakeSpecial
     from tests.trees import sock
     from tests.unit.test_legacy_wire import PLAIN, stream
-    from tbdiff.legacycommands import Delete, MakeSpecial
 
     build({b"old": sock(), b"f": file(b"x")}, ground / "tree")
     image = ground / "image"
