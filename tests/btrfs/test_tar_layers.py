@@ -9,11 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
+from tbdiff.entry import EMPTY
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.image import open_image
+from tbdiff.overlay import Layer, overlay
 from tbdiff.tree import read_tree
 from tests.honest import differences
+from tests.random_trees import tree_pairs
+from tests.roundtrip import clear
 from tests.tarballs import GNU_TARS, Raw, archive, gnu_tar
 from tests.tarballs import directory as folder
 from tests.trees import NOON, Noise, Tree, build, device, directory, drop, fifo, file, sock, sparse, symlink
@@ -133,6 +138,24 @@ def test_hard_links_to_the_base(ground: Path) -> None:
 def test_everything_goes(ground: Path) -> None:
     layer: Tree = {b".wh..wh..opq": file(), b"only": file(b"this")}
     assert_layer(layer, {b"": BASE[b""], b"only": file(b"this")}, ground)
+
+
+@given(pair=tree_pairs())
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+def test_a_layer_leads_anywhere(pair: tuple[Tree, Tree], btrfs_of_module: Path) -> None:
+    """All of the target, with marks for what only the base has, makes the target: over the base and over nothing."""
+    ground = btrfs_of_module / "random"
+    ground.mkdir(exist_ok=True)
+    clear(ground)
+    for tree, name in zip(pair, ("base", "target"), strict=True):
+        build(tree, ground / name)
+    base, target = read_tree(ground / "base"), read_tree(ground / "target")
+    gone = frozenset(entry.path for entry in base if target.get(entry.path) is None)
+    made = overlay(base, Layer(tuple(target), whiteouts=gone))
+    assert made.digest == target.digest
+    assert overlay(base, Layer(tuple(target), opaque=frozenset({b""}))).digest == target.digest
+    assert overlay(EMPTY, Layer(tuple(target))).digest == target.digest
+    assert overlay(base, Layer()).digest == base.digest
 
 
 def test_what_is_the_same_stays_shared(btrfs: Path) -> None:
