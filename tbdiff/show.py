@@ -8,7 +8,7 @@ from typing import Any
 
 from tbdiff.changes import Change
 from tbdiff.entry import printable
-from tbdiff.manifest import Manifest
+from tbdiff.manifest import Manifest, Way
 
 FORMAT_VERSION = 1
 SHOWN = 20
@@ -39,7 +39,8 @@ def as_text(
     yield f"To        {'tree ' + target.tree[:16] + '…' if target.tree else 'a tree'}" + (
         f", {target.entries:,} entries, {size(target.size)}" if target.entries else ""
     )
-    yield f"Payload   {size(way.payload)}; writes at most {size(way.free)}"
+    if way.payload:
+        yield f"Payload   {size(way.payload)}; writes at most {size(way.free)}"
     yield f"Signed    {', '.join(signers) or 'by nobody'}"
     yield f"Digest    {digest}"
     if found is None:
@@ -52,6 +53,12 @@ def as_text(
         named = sorted(largest, key=lambda change: change.path or b"")
         yield f"The {SHOWN} largest (all with --operations):"
     yield from map(line, named)
+
+
+def _start(way: Way) -> str:
+    if way.base:
+        return f"tree {way.base[:16]}…"
+    return "what it is laid over (a layer)" if way.container == "tar-delta" else "nothing (a full system)"
 
 
 def _summary(found: Sequence[Change]) -> Iterator[str]:

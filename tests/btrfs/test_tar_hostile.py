@@ -17,9 +17,10 @@ from tbdiff.image import open_image
 from tbdiff.signature import create_key
 from tbdiff.tree import read_tree
 from tests import metered
+from tests.conftest import MakeBtrfs
 from tests.honest import differences
 from tests.hostile_tars import APPLIED, EITHER, REJECTED, Case, cases, old_sparse
-from tests.tarballs import Raw, archive, directory, long_name, pax
+from tests.tarballs import END, Raw, archive, directory, long_name, pax
 from tests.trees import Tree, build, fifo, file, sock, symlink
 from tests.trees import directory as folder
 
@@ -140,3 +141,24 @@ def test_commands_refuse_in_one_sentence(command: str, case: Case, ground: Path)
     assert len(said) == 1
     assert list(tree.iterdir()) == []
     assert not (ground / "tarball.sig").exists()
+
+
+@pytest.mark.parametrize("size", [64 << 20, 1 << 20, 100_000], ids=["two large files", "large files", "many files"])
+def test_a_full_disk(size: int, make_btrfs: MakeBtrfs, tmp_path: Path) -> None:
+    """More than there is room for: found out before or on the way, the room is there again afterwards."""
+    ground = make_btrfs(128 << 20) / "ground"
+    build(OUTSIDE, ground / "outside")
+    tarball = tmp_path / "tarball"
+    noise = random.Random(1).randbytes(size)
+    with tarball.open("wb") as out:
+        out.write(directory().bytes())
+        for n in range(-(-(120 << 20) // size)):
+            content = n.to_bytes(8, "little") + noise[8:]
+            out.write(Raw(b"%d" % n, content).bytes())
+        out.write(END)
+    (ground / "tree").mkdir()
+    subprocess.run(["cp", "-a", ground, ground.parent / "before"], check=True)
+    with open_image(str(tarball)) as image, pytest.raises(Stop, match=r"no room|No space"):
+        image.apply(ground / "tree")
+    assert differences(ground.parent / "before", ground) == []
+    (ground / "tree/again").write_bytes(noise[: 32 << 20])
