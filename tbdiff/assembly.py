@@ -6,13 +6,16 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from tbdiff.content import Contents
-from tbdiff.encoders import Encoder, Factory, decoded
 from tbdiff.entry import Entry, Listing
 from tbdiff.errors import Rejected
 from tbdiff.recipe import CONTENT, Member, Recipe, Source
 from tbdiff.staging import StagedContent, Staging
+
+if TYPE_CHECKING:
+    from tbdiff.encoders import Encoder, Factory
 
 STEP = 1 << 18
 UNPACKED_FILE = b"unpacked-%d"
@@ -48,6 +51,8 @@ class Sources:
 
     def _unpack(self, number: int, source: Source) -> None:
         """Write a base file with its members unpacked to a temporary file."""
+        from tbdiff.encoders import decoded  # noqa: PLC0415 - most images need none of its memory
+
         self._unpacked.append(UNPACKED_FILE % number)
         out = self._staging.new_file(self._unpacked[-1])
         try:

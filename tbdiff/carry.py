@@ -14,7 +14,7 @@ from pathlib import Path
 from tbdiff import recipe as recipes
 from tbdiff.content import needed, runs
 from tbdiff.descent import Descent
-from tbdiff.entry import Entry, Kind, Listing, printable
+from tbdiff.entry import Entry, Listing, printable
 from tbdiff.errors import Failed
 from tbdiff.matching import Available, Match, match
 from tbdiff.pairing import Pairing
@@ -77,9 +77,8 @@ class CarriedContents:
                 progress("create", done, total)
 
     def _know(self, jobs: Sequence[_Job]) -> None:
-        for n, entry in enumerate(self._base.entries):
-            if entry.kind is Kind.FILE:
-                self._known.setdefault(entry.digest, Source(BASE, n))
+        for n, digest in self._base.digests():
+            self._known.setdefault(digest, Source(BASE, n))
         for job in jobs:
             if not job.after_others and job.entry.extents is None:
                 self._known[job.entry.digest] = Source(CONTENT, job.index)

@@ -16,12 +16,12 @@ from tbdiff.varint import numbers
 
 def needed(base: Listing, target: Listing) -> list[Entry]:
     """The files whose contents a payload carries: each digest that the base has not, once, in canonical order."""
-    known = {entry.digest for entry in base.entries}
+    known = {digest for _, digest in base.digests()}
     found = []
-    for entry in target.entries:
-        if entry.kind is Kind.FILE and entry.digest not in known:
-            known.add(entry.digest)
-            found.append(entry)
+    for n, digest in target.digests():
+        if digest not in known:
+            known.add(digest)
+            found.append(target.entries[n])
     return found
 
 

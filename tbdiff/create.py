@@ -27,8 +27,10 @@ from tbdiff.signing import signed
 from tbdiff.tree import Progress, quiet, read_tree
 
 CHUNK_SIZE = 1 << 18
-# By stream: how far back a repetition may be, as a power of two. A device holds all windows at once.
-WINDOW_LOGS = (20, 20, 20, 20, 21, 20, 21)
+# How far back a repetition may be, as a power of two; a device holds a window for every stream at once. Twice as far
+# would make no image a hundredth smaller.
+WINDOW_LOG = 20
+STREAMS = 7
 LEVELS = {"fast": 3, "default": 9, "best": 19}
 STEP = 1 << 20
 ENTRY_COST = 1024
@@ -100,8 +102,8 @@ def _stream_writers(place: Path, stack: ExitStack, level: int) -> list[StreamWri
     # One worker or many give the same bytes; none at all gives others.
     workers = os.cpu_count() or 1
     return [
-        StreamWriter(stack.enter_context((place / str(n)).open("w+b")), level, window_log, workers)
-        for n, window_log in enumerate(WINDOW_LOGS)
+        StreamWriter(stack.enter_context((place / str(n)).open("w+b")), level, WINDOW_LOG, workers)
+        for n in range(STREAMS)
     ]
 
 
@@ -136,7 +138,7 @@ def _head(label: Label, new: Listing, old: Listing, payload: BinaryIO, way: dict
         tree=new.digest.hex(),
         entries=len(new),
         size=new.content_size,
-        largest=max(entry.size for entry in new),
+        largest=new.largest,
     ).to_bytes()
     return Head(
         target,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from tbdiff.errors import Rejected
+from tbdiff.packed import PackedEntries
 
 NAME_MAX = 255
 PATH_MAX = 4096
@@ -112,7 +114,7 @@ class Listing:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         """Take entries that are in canonical order already (`in_order` puts them so)."""
-        self.entries: tuple[Entry, ...] = tuple(entries)
+        self.entries = PackedEntries(Entry, entries)
         self._index: dict[bytes, int] | None = None
         self._digest: bytes | None = None
 
@@ -126,13 +128,25 @@ class Listing:
     def index(self) -> dict[bytes, int]:
         """Each path's position."""
         if self._index is None:
-            self._index = {entry.path: n for n, entry in enumerate(self.entries)}
+            self._index = {path: n for n, path in enumerate(self.entries.paths)}
         return self._index
+
+    def positions(self, paths: Collection[bytes]) -> dict[bytes, int]:
+        """The positions of a few paths, without an index of all."""
+        return {path: n for n, path in enumerate(self.entries.paths) if path in paths} if paths else {}
 
     def get(self, path: bytes) -> Entry | None:
         """The entry at `path`, if any."""
         n = self.index.get(path)
         return None if n is None else self.entries[n]
+
+    def of_kind(self, kind: Kind) -> Iterator[tuple[int, Entry]]:
+        """The entries of one kind, with their positions."""
+        return ((n, self.entries[n]) for n, found in enumerate(self.entries.kinds) if found is kind)
+
+    def digests(self) -> Iterator[tuple[int, bytes]]:
+        """The digests of the regular files' contents, with the files' positions."""
+        return ((n, self.entries.digest(n)) for n, kind in enumerate(self.entries.kinds) if kind is Kind.FILE)
 
     @property
     def digest(self) -> bytes:
@@ -147,20 +161,25 @@ class Listing:
     @property
     def content_size(self) -> int:
         """The sum of the sizes of its regular files, each inode once."""
-        return sum(entry.size for entry in self.entries)
+        return sum(self.entries.sizes)
+
+    @property
+    def largest(self) -> int:
+        """The size of its largest file."""
+        return max(self.entries.sizes, default=0)
 
 
 EMPTY = Listing(())
 
 
-def parents(listing: Listing) -> list[int]:
+def parents(listing: Listing) -> array[int]:
     """The position of each entry's directory; the root's own is 0."""
     positions: dict[bytes, int] = {b"": 0}
-    found = []
-    for n, entry in enumerate(listing.entries):
-        found.append(positions[entry.parent])
-        if entry.kind is Kind.DIRECTORY:
-            positions[entry.path] = n
+    found = array("L")
+    for n, (path, kind) in enumerate(zip(listing.entries.paths, listing.entries.kinds, strict=True)):
+        found.append(positions[path.rpartition(b"/")[0]])
+        if kind is Kind.DIRECTORY:
+            positions[path] = n
     return found
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tbdiff import labels, wire
 from tbdiff.assembly import assemble
 from tbdiff.changes import Change, image_changes
 from tbdiff.content import Contents, needed
-from tbdiff.encoders import resolve
 from tbdiff.entry import EMPTY, Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
@@ -24,6 +24,9 @@ from tbdiff.signature import KeyRing
 from tbdiff.source import Source, open_source
 from tbdiff.tree import Progress, quiet, read_tree
 from tbdiff.writer import TransformError, TreeWriter
+
+if TYPE_CHECKING:
+    from tbdiff.encoders import Factory
 
 META_MAX = 1 << 29
 
@@ -57,6 +60,7 @@ class Image(OpenedImage):
         if max(streams.left(META), streams.left(LABELS)) > META_MAX:
             raise Rejected("the image's metadata is too large to be read")
         delta = wire.decode(streams.read(META, streams.left(META)))
+        streams.release(META)
         return Changes(delta, labels.decode(streams.read(LABELS, streams.left(LABELS)), delta))
 
     def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
@@ -64,7 +68,7 @@ class Image(OpenedImage):
 
         `base` is the listing of the tree where it is known; else the tree is read. Rejected: the tree is as it was.
         """
-        encoders = resolve(self.manifest.way.encoders)
+        encoders = self._encoders()
         with changing(tree) as writer:
             base = self._check_base(tree, base, progress)
             chunks, streams = self._streams()
@@ -73,13 +77,24 @@ class Image(OpenedImage):
             rebuilt = rebuild(base, contents.delta)
             self._check_target(rebuilt)
             self.check_space(tree)
+            # From here on the target's listing says what is stated: this makes room for the contents.
+            delta = contents.delta.bare()
+            del contents
             needs = needed(base, rebuilt.target)
             staging = writer.begin(base)
             for _ in assemble(Contents(streams, base, needs), staging, base, needs, encoders):
                 progress("apply", chunks.done, self.manifest.way.payload)
             streams.check_end(chunks)
-            writer.transform(base, contents.delta, rebuilt, progress)
+            writer.transform(base, delta, rebuilt, progress)
         return rebuilt.target
+
+    def _encoders(self) -> list[Factory]:
+        wanted = self.manifest.way.encoders
+        if not wanted:
+            return []
+        from tbdiff.encoders import resolve  # noqa: PLC0415 - most memory that it takes is for images that need it
+
+        return resolve(wanted)
 
     def _check_base(self, tree: Path, base: Listing | None, progress: Progress) -> Listing:
         wanted = self.manifest.way.base
@@ -100,7 +115,7 @@ class Image(OpenedImage):
 
     def _check_target(self, rebuilt: Rebuilt) -> None:
         target, listing = self.manifest.target, rebuilt.target
-        exact = (listing.digest.hex(), len(listing), listing.content_size, max(entry.size for entry in listing))
+        exact = (listing.digest.hex(), len(listing), listing.content_size, listing.largest)
         if exact != (target.tree, target.entries, target.size, target.largest):
             raise Rejected("the image does not lead to the target that its signer answers for; nothing was changed")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbdiff.entry import Entry, Kind
 
@@ -78,6 +78,15 @@ class TreeDelta:
     removed: tuple[int, ...] = ()
     edits: tuple[Edit, ...] = ()
     adds: tuple[Add, ...] = ()
+
+    def bare(self) -> TreeDelta:
+        """The same without what is stated, but which fields are: for who has the target's listing."""
+        kinds = {kind: Entry(b"", kind) for kind in Kind}
+        return TreeDelta(
+            self.removed,
+            tuple(replace(edit, entry=kinds[edit.entry.kind]) for edit in self.edits),
+            tuple(replace(add, entry=kinds[add.entry.kind]) for add in self.adds),
+        )
 
     @property
     def empty(self) -> bool:

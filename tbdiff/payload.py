@@ -99,13 +99,17 @@ class Chunks:
             raise Rejected("the image goes on behind its end")
 
 
+def _decompressor() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
+
+
 class _Stream:
     """One stream's decompressor, with what it holds."""
 
     def __init__(self, size: int) -> None:
         self.left = size
         self.held: deque[bytes] = deque()
-        self._zstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
+        self._zstd = _decompressor()
         self._buffer = b""
         self._at = 0
         self.started = False
@@ -132,6 +136,12 @@ class _Stream:
         except zstd.ZstdError as error:
             raise Rejected(f"a stream of the image cannot be decompressed: {error}") from None
         self._at = 0
+
+    def release(self) -> None:
+        """Make room for others, if its end was seen already."""
+        if self._zstd.eof and not self.left and not self._zstd.unused_data and self._at == len(self._buffer):
+            # One that was not begun has no window yet.
+            self._zstd, self._buffer, self._at, self.started = _decompressor(), b"", 0, False
 
     def check_end(self) -> None:
         """Everything was used, and the compressed stream says so too."""
@@ -179,6 +189,10 @@ class Streams:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+    def release(self, number: int) -> None:
+        """Give back the memory of a stream that is used up."""
+        self._streams[number].release()
 
     def pieces(self, number: int, size: int) -> Iterator[bytes]:
         """`size` bytes of stream `number`, in pieces that fit into memory."""

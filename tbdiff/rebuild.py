@@ -59,23 +59,24 @@ class _Rebuild:
             for n, add in enumerate(delta.adds)
             if add.entry.kind is Kind.DIRECTORY and add.source is not None
         }
-        self.entries: list[Entry] = []
         self.places: dict[Ref, int] = {}
-        self.links: list[tuple[int, Ref]] = []
-        self.wanted = {Ref(n, added=True) for n in range(len(delta.adds))}
-        self.wanted.update(Ref(n) for n in self.edits)
-        self.wanted.update(Ref(base.index[e.link]) for e in base.entries if e.kind is Kind.HARDLINK)
-        self.wanted.update(edit.link for edit in delta.edits if edit.link is not None)
-        self.wanted.update(add.link for add in delta.adds if add.link is not None)
+        self.count = 0
+        # What further names of an inode link to: its path, once it is placed.
+        self.firsts: dict[Ref, bytes | None] = {}
         self._check_references()
-        self.children: dict[Ref, list[Ref]] = {}
-        up = parents(base)
-        for n in range(1, len(base.entries)):
+        self.linked = base.positions({entry.link for _, entry in base.of_kind(Kind.HARDLINK)})
+        self.firsts.update((Ref(n), None) for n in self.linked.values())
+        self.firsts.update((edit.link, None) for edit in delta.edits if edit.link is not None)
+        self.firsts.update((add.link, None) for add in delta.adds if add.link is not None)
+        self.up = parents(base)
+        # By code: what is in a directory. A moved directory goes by its number in the base.
+        self.children: dict[int, list[int]] = {}
+        for n in range(1, len(base)):
             if n not in self.removed and n not in self.moved:
-                self.children.setdefault(Ref(up[n]), []).append(Ref(n))
+                self.children.setdefault(self.up[n] << 1, []).append(n << 1)
         for n, add in enumerate(delta.adds):
-            if base.entries or n:
-                self.children.setdefault(add.parent, []).append(Ref(n, added=True))
+            if len(base) or n:
+                self.children.setdefault(code(add.parent), []).append(n << 1 | 1)
 
     def _check_references(self) -> None:
         size, count = len(self.base.entries), len(self.delta.adds)
@@ -102,13 +103,16 @@ class _Rebuild:
 
     def result(self) -> Rebuilt:
         """Descend from the root; what is not reached from it was referred to in a circle."""
-        stack: list[tuple[Ref, bytes]] = [(Ref(0, added=not self.base.entries), b"")]
+        return Rebuilt(Listing(self._entries()), self.places)
+
+    def _entries(self) -> Iterator[Entry]:
+        stack: list[tuple[int, bytes]] = [(0 if len(self.base) else 1, b"")]
         while stack:
-            ref, path = stack.pop()
-            self._place(ref, path)
-            files: list[tuple[bytes, Ref]] = []
-            directories: list[tuple[bytes, Ref]] = []
-            for child in self.children.get(self._identity(ref), ()):
+            number, path = stack.pop()
+            yield self._placed(number, path)
+            files: list[tuple[bytes, int]] = []
+            directories: list[tuple[bytes, int]] = []
+            for child in self.children.get(self._identity(number), ()):
                 (directories if self._kind(child) is Kind.DIRECTORY else files).append((self._name(child), child))
             files.sort(key=_by_name)
             directories.sort(key=_by_name, reverse=True)
@@ -116,75 +120,75 @@ class _Rebuild:
             if len(names) != len(files) + len(directories):
                 raise Rejected(f"the image makes two entries of one name in {printable(path or b'/')!r}")
             for name, child in files:
-                self._place(child, join(path, name))
+                yield self._placed(child, join(path, name))
             stack.extend((child, join(path, name)) for name, child in directories)
         expected = sum(len(held) for held in self.children.values()) + 1
-        if len(self.entries) != expected - self._below_removed():
+        if self.count != expected - self._below_removed():
             raise Rejected("the image makes entries in a directory that is not in the tree")
-        self._resolve_links()
-        return Rebuilt(Listing(self.entries), self.places)
-
-    def _resolve_links(self) -> None:
-        for position, ref in self.links:
-            first = self.places.get(ref)
-            if first is None or self.entries[first].kind in (Kind.DIRECTORY, Kind.HARDLINK):
-                raise Rejected("the image links to a file that is not in the tree")
-            if first > position:
-                raise Rejected("the image links to a name that comes later in the tree")
-            if self.entries[position].link != self.entries[first].path:
-                self.entries[position] = replace(self.entries[position], link=self.entries[first].path)
 
     def _below_removed(self) -> int:
         """How many base entries go because a directory above them goes."""
         lost: set[int] = set(self.removed)
         count = 0
-        for n, up in enumerate(parents(self.base)):
+        for n, up in enumerate(self.up):
             if n and n not in lost and n not in self.moved and up in lost:
                 lost.add(n)
                 count += 1
         return count
 
-    def _identity(self, ref: Ref) -> Ref:
-        """What a directory's children call it: a moved directory goes by its base number."""
-        if ref.added:
-            source = self.delta.adds[ref.index].source
+    def _identity(self, number: int) -> int:
+        """What a directory's children call it."""
+        if number & 1:
+            source = self.delta.adds[number >> 1].source
             if source is not None:
-                return Ref(source)
-        return ref
+                return source << 1
+        return number
 
-    def _kind(self, ref: Ref) -> Kind:
-        return (self.delta.adds[ref.index].entry if ref.added else self.base.entries[ref.index]).kind
+    def _kind(self, number: int) -> Kind:
+        return self.delta.adds[number >> 1].entry.kind if number & 1 else self.base.entries.kinds[number >> 1]
 
-    def _name(self, ref: Ref) -> bytes:
-        return self.delta.adds[ref.index].entry.path if ref.added else self.base.entries[ref.index].name
+    def _name(self, number: int) -> bytes:
+        if number & 1:
+            return self.delta.adds[number >> 1].entry.path
+        return self.base.entries.paths[number >> 1].rpartition(b"/")[2]
 
-    def _place(self, ref: Ref, path: bytes) -> None:
-        """Append the entry that `ref` means, at `path`."""
+    def _placed(self, number: int, path: bytes) -> Entry:
+        """The entry with this code, at `path`."""
+        ref = Ref(number >> 1, bool(number & 1))
         if ref.added:
             add = self.delta.adds[ref.index]
             if path:
                 check_path(path)
             source = self.base.entries[add.source] if add.source is not None else None
             entry, link = merged(source, add.entry, add.fields, path), add.link
+            self.places[ref] = self.count
         else:
             kept, edit = self.base.entries[ref.index], self.edits.get(ref.index)
-            link = Ref(self.base.index[kept.link]) if kept.kind is Kind.HARDLINK else None
+            link = Ref(self.linked[kept.link]) if kept.kind is Kind.HARDLINK else None
             if edit is not None:
                 entry, link = merged(kept, edit.entry, edit.fields, path), edit.link or link
+                self.places[ref] = self.count
             else:
                 entry = kept if kept.path == path else replace(kept, path=path)
         if entry.extents and sum(entry.extents[-1]) > entry.size:
             raise Rejected(f"the image gives {printable(path)!r} parts beyond its end")
-        if ref in self.wanted:
-            self.places[ref] = len(self.entries)
+        self.count += 1
         if entry.kind is Kind.HARDLINK:
-            if link is None:
-                raise Rejected("the image has a hard link to nothing")
-            self.links.append((len(self.entries), link))
-        self.entries.append(entry)
+            first = self.firsts.get(link) if link is not None else None
+            if first is None:
+                raise Rejected(f"the image links {printable(path)!r} to no file that is before it in the tree")
+            return entry if entry.link == first else replace(entry, link=first)
+        if ref in self.firsts and entry.kind is not Kind.DIRECTORY:
+            self.firsts[ref] = path
+        return entry
 
 
-def _by_name(pair: tuple[bytes, Ref]) -> bytes:
+def code(ref: Ref) -> int:
+    """A reference as one number."""
+    return ref.index << 1 | ref.added
+
+
+def _by_name(pair: tuple[bytes, int]) -> bytes:
     return pair[0]
 
 

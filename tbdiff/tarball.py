@@ -105,7 +105,7 @@ class Tarball(OpenedImage):
         target = self.manifest.target
         if target.tree is None:
             return
-        exact = (listing.digest.hex(), len(listing), listing.content_size, max(entry.size for entry in listing))
+        exact = (listing.digest.hex(), len(listing), listing.content_size, listing.largest)
         if exact != (target.tree, target.entries, target.size, target.largest):
             raise Rejected("the image does not lead to the target that its signer answers for; nothing was changed")
 

@@ -60,7 +60,7 @@ def _exact(tree: Listing | None) -> dict[str, Any]:
         "tree": tree.digest.hex(),
         "entries": len(tree),
         "size": tree.content_size,
-        "largest": max(entry.size for entry in tree),
+        "largest": tree.largest,
     }
 
 

@@ -90,7 +90,7 @@ class _Transformation:
         self._moved: dict[int, bytes] = {}
         self._up = parents(base)
         self._users: Counter[bytes] = Counter()
-        self._linked = {entry.link for entry in self._target.entries if entry.kind is Kind.HARDLINK}
+        self._linked = {entry.link for _, entry in self._target.of_kind(Kind.HARDLINK)}
         self._renewed: set[bytes] = set()
 
     def run(self, finish_staging: Callable[[], None], progress: Progress) -> None:
@@ -120,9 +120,9 @@ class _Transformation:
         if not self._base.entries:
             return
         fresh = {entry.digest for entry in needed(self._base, self._target)}
-        for n, entry in enumerate(self._base.entries):
-            if entry.kind is Kind.FILE and entry.digest in self._users and entry.digest not in fresh:
-                fresh.add(entry.digest)
+        for n, digest in self._base.digests():
+            if digest in self._users and digest not in fresh:
+                fresh.add(digest)
                 self._staging.keep(n)
 
     def _stated(self, kind: Kind) -> set[int]:
@@ -219,8 +219,8 @@ class _Transformation:
     def _link(self) -> None:
         """Make the further names of inodes that are new, or that these names are new to."""
         stated = self._stated(Kind.HARDLINK)
-        for position, entry in enumerate(self._target.entries):
-            if entry.kind is Kind.HARDLINK and (position in stated or entry.link in self._renewed):
+        for position, entry in self._target.of_kind(Kind.HARDLINK):
+            if position in stated or entry.link in self._renewed:
                 directory, name = self._tree.parent(entry.link)
                 os.link(name, TEMPORARY, src_dir_fd=directory, dst_dir_fd=self._staging.fd, follow_symlinks=False)
                 directory, name = self._tree.parent(entry.path)
@@ -232,9 +232,7 @@ class _Transformation:
     def _directories(self) -> None:
         """Last, since what happens in a directory changes its time."""
         stated = self._stated(Kind.DIRECTORY)
-        for position, entry in enumerate(self._target.entries):
-            if entry.kind is not Kind.DIRECTORY:
-                continue
+        for position, entry in self._target.of_kind(Kind.DIRECTORY):
             fd = self._tree.open(entry.path)
             if position in stated:
                 set_metadata(entry, fd)
