@@ -67,6 +67,8 @@ class _Feed:
         try:
             self._piece = next(self._pieces, b"")
             self.scan.feed(self._piece)
+            if not self._piece:
+                self.scan.finish()
             buffer[0] = ctypes.cast(ctypes.c_char_p(self._piece), ctypes.c_void_p)
             return len(self._piece)
         except BaseException as error:  # noqa: BLE001 - raised again by `check`
@@ -164,5 +166,5 @@ class _Reading:
 
 
 def _words(message: bytes | str | None) -> str:
-    text = message.encode() if isinstance(message, str) else message or b"of no reason that libarchive tells"
+    text = message.encode() if isinstance(message, str) else message or b"libarchive does not say why"
     return printable(text[:200])
