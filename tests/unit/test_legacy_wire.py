@@ -468,22 +468,22 @@ def listing(*entries: Entry) -> Listing:
 
 
 def test_a_plan_of_equal_trees_is_empty() -> None:
-    tree = listing(Entry(b"f", Kind.FILE, 0o644, mtime=1, digest=b"d"), Entry(b"d", Kind.DIRECTORY, 0o755))
-    later = listing(Entry(b"f", Kind.FILE, 0o644, mtime=2, digest=b"d"), Entry(b"d", Kind.DIRECTORY, 0o755))
+    tree = listing(Entry(b"f", Kind.FILE, 0o644, mtime=1, digest=b"d" * 32), Entry(b"d", Kind.DIRECTORY, 0o755))
+    later = listing(Entry(b"f", Kind.FILE, 0o644, mtime=2, digest=b"d" * 32), Entry(b"d", Kind.DIRECTORY, 0o755))
     assert list(steps(tree, tree)) == []
     assert list(steps(tree, later)) == []  # nanoseconds are nothing that the format can say
 
 
 def test_a_plan_enters_only_what_changed() -> None:
     one, two = Entry(b"a", Kind.DIRECTORY, 0o755), Entry(b"b", Kind.DIRECTORY, 0o755)
-    old, new = Entry(b"b/f", Kind.FILE, size=1, digest=b"1"), Entry(b"b/f", Kind.FILE, size=1, digest=b"2")
+    old, new = Entry(b"b/f", Kind.FILE, size=1, digest=b"1" * 32), Entry(b"b/f", Kind.FILE, size=1, digest=b"2" * 32)
     found = list(steps(listing(one, two, old), listing(one, two, new)))
     root = ChangeDirectory(b"", EVERYTHING, Stated(0o755, 0, 0, 0))
     assert found == [Enter(b"b"), Send(b"f", b"b/f", new, old), Leave(0), root]
 
 
 def test_links_that_part_are_not_changed_in_place() -> None:
-    inode = Entry(b"a", Kind.FILE, 0o644, size=1, digest=b"1")
-    other = Entry(b"b", Kind.FILE, 0o600, size=1, digest=b"1")
+    inode = Entry(b"a", Kind.FILE, 0o644, size=1, digest=b"1" * 32)
+    other = Entry(b"b", Kind.FILE, 0o600, size=1, digest=b"1" * 32)
     found = list(steps(listing(inode, Entry(b"b", Kind.HARDLINK, link=b"a")), listing(inode, other)))
     assert found[:2] == [Send(b"a", b"a", inode, inode), Send(b"b", b"b", other, inode)]
