@@ -1,0 +1,274 @@
+"""docs/format.md, the golden images and the second reader agree with tbdiff; every damaged bit is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tbdiff import encoders, labels, wire
+from tbdiff.compare import compare
+from tbdiff.entry import EMPTY, LISTING_MAGIC, Entry, Kind, Listing, in_order, serialise
+from tbdiff.errors import Rejected
+from tbdiff.image import open_image
+from tbdiff.rebuild import rebuild
+from tbdiff.signature import KeyRing, PublicKey
+from tbdiff.varint import Column
+from tests import secondreader
+from tests.golden.make import KEYS, PLACE
+from tests.golden.scenes import SCENES
+from tests.honest import differences
+from tests.secondreader.contents import available, sample
+from tests.trees import NOON, SECOND, build
+
+DOCUMENT = (Path(__file__).parents[2] / "docs/format.md").read_text()
+VECTORS = DOCUMENT.partition("\n## Test vectors\n")[2]
+EXPECTED = json.loads((PLACE / "expected.json").read_text())
+ROOT_TIME = NOON + 1
+MINUS = "\u2212"
+
+
+def raw(name: str) -> bytes:
+    return KEYS[name].public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+
+RING = KeyRing(
+    (PublicKey("release", raw("release"), KEYS["release"].public_key()),),
+    (PublicKey("delivery", raw("delivery"), KEYS["delivery"].public_key()),),
+)
+
+
+def golden(name: str) -> bytes:
+    return (PLACE / f"{name}.tbdiff").read_bytes()
+
+
+def missing_encoder(name: str) -> str | None:
+    """An encoder that an image needs and that is not here: another zlib makes other bytes."""
+    wanted = (each.partition("=") for each in EXPECTED[name]["encoders"])
+    return next((encoder for encoder, _, mark in wanted if mark not in encoders.available(encoder)), None)
+
+
+@pytest.fixture(params=SCENES)
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of a golden image; `base` and `target` are built in the temporary directory."""
+    name = str(request.param)
+    if encoder := missing_encoder(name):
+        pytest.skip(f"there is no {encoder} of that version here")
+    for tree, place in ((SCENES[name].base or {}, "base"), (SCENES[name].target, "target")):
+        build(tree, tmp_path / place)
+    return name
+
+
+# --- golden images
+
+
+def test_golden_images_are_small_and_as_they_were() -> None:
+    files = list(PLACE.glob("*.tbdiff"))
+    assert {path.stem for path in files} == set(EXPECTED) == set(SCENES)
+    assert sum(path.stat().st_size for path in files) < 200_000
+    for path in files:
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == EXPECTED[path.stem]["sha256"]
+
+
+def test_golden_images_apply(scene: str, tmp_path: Path) -> None:
+    keys = RING if SCENES[scene].target_key else None
+    with open_image(str(PLACE / f"{scene}.tbdiff"), keys) as image:
+        listing = image.apply(tmp_path / "base")
+    assert listing.digest.hex() == EXPECTED[scene]["target"]
+    assert differences(tmp_path / "target", tmp_path / "base", holes=False) == []
+
+
+def test_the_second_reader_agrees(scene: str, tmp_path: Path) -> None:
+    signed = SCENES[scene].target_key is not None
+    root = tmp_path / "base" if SCENES[scene].base is not None else None
+    result = secondreader.read(golden(scene), root, [raw("release")] if signed else None, [raw("delivery")])
+    assert secondreader.tree_digest(result.target) == EXPECTED[scene]["target"]
+    assert len(result.target) == EXPECTED[scene]["entries"]
+    on_disk = secondreader.read_tree(tmp_path / "target")
+    assert secondreader.tree_digest(on_disk) == EXPECTED[scene]["target"]
+    for entry in result.target:
+        if entry.digest in result.contents:
+            assert (tmp_path / "target" / os.fsdecode(entry.path)).read_bytes() == result.contents[entry.digest]
+
+
+def test_golden_images_hold_what_they_are_for(tmp_path: Path) -> None:
+    """The images exercise differences, sources of each kind, and packed members."""
+    seen = set()
+    for name in ("patch", "archive", "repacked"):
+        if missing_encoder(name):
+            continue
+        build(SCENES[name].base or {}, tmp_path / name)
+        result = secondreader.read(golden(name), tmp_path / name)
+        seen |= result.used
+    wanted = {"source 0", "source 1", "exact cover", "inexact cover"}
+    assert seen >= (wanted if missing_encoder("repacked") else wanted | {"source 2", "member"})
+
+
+# --- damage
+
+
+def refused_by_tbdiff(image: bytes, place: Path) -> bool:
+    path = place / "damaged.tbdiff"
+    path.write_bytes(image)
+    try:
+        with open_image(str(path), RING) as opened:
+            opened.check()
+    except Rejected:
+        return True
+    return False
+
+
+def refused_by_second_reader(image: bytes, place: Path) -> bool:
+    try:
+        secondreader.read(image, place / "base", [raw("release")], [raw("delivery")])
+    except secondreader.RefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("refused", [refused_by_tbdiff, refused_by_second_reader])
+def test_every_flipped_bit_is_refused(refused: Callable[[bytes, Path], bool], tmp_path: Path) -> None:
+    image = golden("delivered")
+    build(SCENES["delivered"].base or {}, tmp_path / "base")
+    assert not refused(image, tmp_path)
+    accepted = []
+    for bit in range(8 * len(image)):
+        damaged = bytearray(image)
+        damaged[bit // 8] ^= 1 << bit % 8
+        if not refused(bytes(damaged), tmp_path):
+            accepted.append(bit)
+    assert accepted == []
+
+
+@pytest.mark.parametrize("refused", [refused_by_tbdiff, refused_by_second_reader])
+def test_every_truncation_is_refused(refused: Callable[[bytes, Path], bool], tmp_path: Path) -> None:
+    image = golden("delivered")
+    build(SCENES["delivered"].base or {}, tmp_path / "base")
+    assert [size for size in range(len(image)) if not refused(image[:size], tmp_path)] == []
+    assert refused(image + b"\0", tmp_path)
+
+
+# --- what the document says
+
+
+def hexadecimal(text: str) -> str:
+    return re.sub(r"\s", "", text)
+
+
+def dumps(title: str) -> str:
+    """All that is hexadecimal in the dumps below a title, without spaces."""
+    chapter = VECTORS.partition(f"\n### {title}\n")[2].partition("\n### ")[0]
+    return hexadecimal("".join(re.findall(r"^    ([0-9a-f ]+)$", chapter, re.MULTILINE)))
+
+
+def value(text: str) -> int:
+    """A number as the document writes it."""
+    total = 0
+    for sign, base, power in re.findall(r"([\u2212+]?) ?(\d+)(?:\^(\d+))?", text):
+        total += (-1 if sign == MINUS else 1) * int(base) ** int(power or 1)
+    return total
+
+
+def test_numbers() -> None:
+    rows = re.findall(r"^\| ([^|`]+) \| `([0-9a-f ]+)` \| \| ([^|`]+) \| `([0-9a-f ]+)` \|$", VECTORS, re.MULTILINE)
+    assert len(rows) == 8
+    for unsigned, unsigned_bytes, signed, signed_bytes in rows:
+        column, signed_column = Column(), Column()
+        column.number(value(unsigned))
+        signed_column.signed(value(signed))
+        assert (column.hex(" "), signed_column.hex(" ")) == (unsigned_bytes, signed_bytes)
+
+
+def content(data: bytes) -> dict[str, int | bytes]:
+    return {"size": len(data), "digest": hashlib.sha256(data).digest()}
+
+
+def listing(*entries: Entry) -> Listing:
+    return in_order({entry.path: entry for entry in entries})
+
+
+FIVE = listing(
+    Entry(b"", Kind.DIRECTORY, 0o755, mtime=ROOT_TIME),
+    Entry(b"d", Kind.DIRECTORY, 0o1777, mtime=NOON),
+    Entry(b"d/h", Kind.HARDLINK, link=b"z"),
+    Entry(b"l", Kind.SYMLINK, mtime=-1, link=b"d/\xff"),
+    Entry(
+        b"z", Kind.FILE, 0o4750, 1000, 100, NOON, xattrs=((b"user.a", b""), (b"user.b", b"1")), **content(b"hello\n")
+    ),
+)
+
+
+def test_a_listing() -> None:
+    serialised = LISTING_MAGIC + b"".join(map(serialise, FIVE))
+    metadata = wire.encode(compare(EMPTY, FIVE))
+    assert dumps("A listing") == serialised.hex() + FIVE.digest.hex() + metadata.hex()
+
+
+def test_a_difference() -> None:
+    root = Entry(b"", Kind.DIRECTORY, 0o755, mtime=NOON)
+    base = listing(
+        root,
+        Entry(b"a", Kind.FILE, 0o644, mtime=NOON, **content(b"a\n")),
+        Entry(b"z", Kind.FILE, 0o644, mtime=NOON, **content(b"z\n")),
+        Entry(b"old", Kind.DIRECTORY, 0o755, mtime=NOON),
+        Entry(b"old/f", Kind.FILE, 0o644, mtime=NOON, **content(b"f\n")),
+    )
+    target = listing(
+        root,
+        Entry(b"n", Kind.SYMLINK, mtime=NOON, link=b"z"),
+        Entry(b"z", Kind.FILE, 0o600, mtime=NOON + 5 * SECOND, **content(b"zz\n")),
+        Entry(b"new", Kind.DIRECTORY, 0o755, mtime=NOON),
+        Entry(b"new/f", Kind.FILE, 0o644, mtime=NOON, **content(b"f\n")),
+        Entry(b"new/g", Kind.HARDLINK, link=b"new/f"),
+    )
+    delta = compare(base, target)
+    rows = re.findall(r"^\| (\d+) \| [a-z ]+ \| (?:`([0-9a-f ]+)`)? ?\|", VECTORS, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 23))
+    columns = [bytes.fromhex(shown) for _, shown in rows]
+    assert wire.encode(delta) == b"".join(bytes((len(column),)) + column for column in columns)
+    assert rebuild(base, delta).target.digest == target.digest
+    assert labels.encode(base, delta) == b"\x01a\0old/\0z\0old/f\0/\0"
+
+
+def test_keys() -> None:
+    for name in KEYS:
+        assert raw(name).hex() in VECTORS
+        assert hashlib.sha256(raw(name)).hexdigest()[:16] in VECTORS
+
+
+def test_an_image() -> None:
+    image = golden("delivered")
+    chapter = VECTORS.partition("\n### An image\n")[2].partition("\n### ")[0]
+    shown = b""
+    for line in re.findall(r"^    +(\S.*)$", chapter, re.MULTILINE):
+        shown += line.encode() if line[0] in '{"' else bytes.fromhex(hexadecimal(line))
+    assert shown == image
+    for size, at in ((220, 12), (313, 236)):
+        assert struct.unpack_from("<I", image, at - 4) == (size,)
+        assert hashlib.sha256(image[at : at + size]).hexdigest() in chapter
+
+
+def test_the_sample() -> None:
+    assert encoders._sample() == sample()
+    assert len(sample()) == 524289
+    assert sample()[:32].hex() in VECTORS
+    assert hashlib.sha256(sample()).hexdigest() in VECTORS
+
+
+def test_fingerprints() -> None:
+    for mark in encoders.available("deflate:9:8"):
+        assert available(f"deflate:9:8={mark}")
+
+
+def test_the_order_of_the_document() -> None:
+    names = [b"", b"b", b"c", b"a", b"a/z", b"a/b", b"a/b/x", b"a.d"]
+    directories = (b"", b"a", b"a/b", b"a.d")
+    found = in_order({n: Entry(n, Kind.DIRECTORY if n in directories else Kind.FIFO) for n in sorted(names)})
+    assert [entry.path for entry in found] == names
