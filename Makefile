@@ -85,21 +85,22 @@ bench: $(READY)
 
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
+PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update
 install:
 	rm -rf build
 	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
 	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade .
-	@# Only the two programs; and they run from where they will stand, not from where they were put together.
+	@# Only our programs; and they run from where they will stand, not from where they were put together.
 	@cd '$(DESTDIR)$(HOME_OF_INSTALL)' && \
-	    find bin -mindepth 1 ! -name 'python*' ! -name tbdiff ! -name tb-update -delete && \
+	    find bin -mindepth 1 ! -name 'python*' ! -name 'tbdiff*' ! -name tb-update -delete && \
 	    if [ -n '$(DESTDIR)' ]; then sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' bin/tb* pyvenv.cfg; fi
 	install -d '$(DESTDIR)$(PREFIX)/bin'
-	ln -sfn ../lib/tb-update/bin/tbdiff '$(DESTDIR)$(PREFIX)/bin/tbdiff'
-	ln -sfn ../lib/tb-update/bin/tb-update '$(DESTDIR)$(PREFIX)/bin/tb-update'
+	@for program in $(PROGRAMS); do \
+	    ln -sfn "../lib/tb-update/bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"; done
 
 uninstall:
 	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
-	rm -f '$(DESTDIR)$(PREFIX)/bin/tbdiff' '$(DESTDIR)$(PREFIX)/bin/tb-update'
+	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
