@@ -30,7 +30,9 @@ from tbdiff.legacycommands import (
 )
 from tbdiff.tree import STAGING
 
+# Bounds for what no signature bounds.
 ENTRIES_MAX = 1 << 21
+METADATA_MAX = 1 << 28
 ACL_ACCESS, ACL_DEFAULT = b"system.posix_acl_access", b"system.posix_acl_default"
 CAPABILITY = b"security.capability"
 
@@ -78,6 +80,7 @@ class LegacyTree:
         self._root = _nodes(base)
         self._here: list[tuple[bytes, _Directory]] = [(b"", self._root)]
         self._count = len(base)
+        self._metadata = 0
         self.sockets: list[bytes] = []
 
     def follow(self, command: Command) -> None:
@@ -101,6 +104,7 @@ class LegacyTree:
                 # Other names of the old one keep it.
                 self._held[name] = _Node(entry)
             case SetXattrs(name, xattrs):
+                self._weigh(sum(len(key) + len(value) for key, value in xattrs))
                 node = self._any(name) if name else self._here[-1][1]
                 node.entry = replace(node.entry, xattrs=xattrs)
             case _:
@@ -113,8 +117,7 @@ class LegacyTree:
         if path == STAGING:
             raise Rejected(f"the image makes {printable(path)!r}, a name that tbdiff needs for itself")
         self._count += 1
-        if self._count > ENTRIES_MAX:
-            raise Rejected("the image makes more entries than a device can hold")
+        self._weigh(len(path))
         match command:
             case MakeDirectory(name, stated):
                 self._held[name] = _Directory(_stated(path, Kind.DIRECTORY, stated))
@@ -122,6 +125,7 @@ class LegacyTree:
                 entry = replace(_stated(path, Kind.FILE, stated), size=size)
                 self._held[name] = _Node(self._receiver.make(entry, pieces))
             case MakeSymlink(name, target, uid, gid, seconds):
+                self._weigh(len(target))
                 entry = Entry(path, Kind.SYMLINK, uid=uid, gid=gid, mtime=seconds * SECOND, link=target)
                 self._held[name] = _Node(entry)
             case MakeSpecial(name, kind, stated, rdev):
@@ -129,6 +133,12 @@ class LegacyTree:
                     self.sockets.append(path)
                 else:
                     self._held[name] = _Node(replace(_stated(path, kind, stated), rdev=rdev))
+
+    def _weigh(self, size: int) -> None:
+        """Count what is held in memory; Rejected if it is too much."""
+        self._metadata += size
+        if self._metadata > METADATA_MAX or self._count > ENTRIES_MAX:
+            raise Rejected("the image makes more entries than a device can hold")
 
     @property
     def _held(self) -> dict[bytes, _Node]:
