@@ -20,7 +20,7 @@ from tbdiff.matching import Available, Match, match
 from tbdiff.pairing import Pairing
 from tbdiff.payload import CONTROL, DATA, DIFFERENCE, StreamWriter
 from tbdiff.rebuild import Rebuilt
-from tbdiff.recipe import BASE, CONTENT, Recipe, Source
+from tbdiff.recipe import BASE, CONTENT, Recipe, Source, unpacked_size
 from tbdiff.tree import Progress
 
 # Data streams hold what is alike, so that it compresses well together.
@@ -53,7 +53,12 @@ class CarriedContents:
         self._available = available
         self._known: dict[bytes, Source] = {}
         self._encoders: dict[str, int] = {}
-        self.written = 0
+        self._written = self._unpacked = 0
+
+    @property
+    def written(self) -> int:
+        """How many bytes a device needs room for while it applies them."""
+        return self._written + self._unpacked
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -119,7 +124,10 @@ class CarriedContents:
             for at in range(start, end, STEP):
                 self._writers[stream].write(found.data[at : min(at + STEP, end)])
         self._writers[DIFFERENCE].write(found.differences)
-        self.written += job.entry.size - (0 if members else sum(c.length for c in found.covers if c.exact))
+        # A base file is unpacked beside the tree while it is needed.
+        unpacked = sum(unpacked_size(self._base.entries.sizes[s.index], s.members) for s in found.sources if s.members)
+        self._unpacked = max(self._unpacked, unpacked)
+        self._written += job.entry.size - (0 if members else sum(c.length for c in found.covers if c.exact))
 
 
 def _match(

@@ -8,8 +8,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tbdiff import lz4
 from tbdiff.compression import zstd
-from tbdiff.encoders import DEFLATE, LZ4, LZ4_MAGIC, LZ4_PACKED_MAX, XZ, ZSTD, Factory, decoded
+from tbdiff.encoders import DECODER_MEMORY, DEFLATE, LZ4, XZ, ZSTD, Factory, decoded
 from tbdiff.errors import Rejected
 from tbdiff.recipe import Member
 
@@ -22,7 +23,7 @@ ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 XZ_MAGIC = b"\xfd7zXZ\0"
 GZIP_MAGIC = b"\x1f\x8b\x08"
 ZIP_MAGIC = b"PK\x03\x04"
-_MAGICS = re.compile(b"|".join(map(re.escape, (LZ4_MAGIC, ZSTD_MAGIC, XZ_MAGIC, GZIP_MAGIC))))
+_MAGICS = re.compile(b"|".join(map(re.escape, (lz4.MAGIC, ZSTD_MAGIC, XZ_MAGIC, GZIP_MAGIC))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _part_at(data: memoryview, start: int) -> Part | None:
     try:
         if magic.startswith(GZIP_MAGIC):
             return _gzip_part(data, start)
-        if magic.startswith(LZ4_MAGIC):
+        if magic.startswith(lz4.MAGIC):
             return _lz4_part(data, start)
         if magic.startswith(ZSTD_MAGIC):
             return _zstd_part(data, start)
@@ -119,10 +120,10 @@ def _lz4_part(data: memoryview, start: int) -> Part | None:
     while position + 4 <= len(data):
         (size,) = struct.unpack_from("<I", data, position)
         end = position + 4 + size
-        if not 0 < size <= LZ4_PACKED_MAX or end > len(data):
+        if not 0 < size <= lz4.PACKED_MAX or end > len(data):
             break
         try:
-            block = b"".join(decoded(LZ4, iter((LZ4_MAGIC, bytes(data[position:end])))))
+            block = b"".join(decoded(LZ4, iter((lz4.MAGIC, bytes(data[position:end])))))
         except Rejected:
             break
         pieces.append(block)
@@ -141,7 +142,8 @@ def _zstd_part(data: memoryview, start: int) -> Part | None:
 def _xz_part(data: memoryview, start: int) -> Part | None:
     import lzma  # noqa: PLC0415
 
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    # What a device would not unpack for want of memory is of no use.
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=DECODER_MEMORY)
     try:
         content = decoder.decompress(bytes(data[start:]), LARGEST)
     except lzma.LZMAError:
@@ -191,7 +193,7 @@ def candidates(part: Part) -> Iterator[str]:
         levels = (9, 3, 1, 6, 12, 15, 19) if len(part.content) <= 96 << 20 else (9, 3, 1)
         yield from (f"zstd:{level}:{workers}:{checksum}:{sized}" for level in levels for workers in (1, 0))
     else:
-        yield from (f"xz:{preset}:{extreme}:{part.hint & 15}" for preset in (6, 9, 3, 1) for extreme in (0, 1))
+        yield from (f"xz:{preset}:{extreme}:{part.hint & 15}" for preset in (6, 3, 1, 4) for extreme in (0, 1))
 
 
 def makes(factory: Factory, part: Part, data: memoryview) -> bool:

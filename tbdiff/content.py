@@ -16,12 +16,15 @@ from tbdiff.varint import numbers
 
 def needed(base: Listing, target: Listing) -> list[Entry]:
     """The files whose contents a payload carries: each digest that the base has not, once, in canonical order."""
-    known = {digest for _, digest in base.digests()}
+    sizes = {digest: base.entries.sizes[n] for n, digest in base.digests()}
     found = []
     for n, digest in target.digests():
-        if digest not in known:
-            known.add(digest)
+        size = sizes.get(digest)
+        if size is None:
+            sizes[digest] = target.entries.sizes[n]
             found.append(target.entries[n])
+        elif size != target.entries.sizes[n]:
+            raise Rejected("the image gives one content two sizes")
     return found
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import lzma
 import queue
 import shutil
-import struct
 import subprocess
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+from tbdiff import libzstd, lz4
 from tbdiff.compression import zstd
 from tbdiff.errors import Rejected
 
@@ -23,9 +22,6 @@ DEFLATE, LZ4, ZSTD, XZ = range(4)
 CODECS = {"deflate": DEFLATE, "lz4": LZ4, "zstd": ZSTD, "xz": XZ}
 
 GZIP_HEAD, GZIP_TAIL = 10, 8
-LZ4_MAGIC = bytes.fromhex("02214c18")
-LZ4_BLOCK = 8 << 20
-LZ4_PACKED_MAX = LZ4_BLOCK + LZ4_BLOCK // 255 + 16
 DECODER_WINDOW_LOG = 25
 DECODER_MEMORY = 64 << 20
 STEP = 1 << 17
@@ -49,14 +45,14 @@ def decoded(codec: int, parts: Iterator[bytes]) -> Iterator[bytes]:
     """Decompress one stream, in pieces that fit into memory; Rejected unless it ends where `parts` end."""
     try:
         if codec == LZ4:
-            yield from _lz4_decoded(parts)
+            yield from lz4.decoded(parts)
         elif codec == DEFLATE:
             yield from _deflate_decoded(parts)
         elif codec in (ZSTD, XZ):
             yield from _stream_decoded(_decoder(codec), parts)
         else:
             raise Rejected("the image unpacks a file in a way that this tbdiff does not know", "Update tbdiff first.")
-    except (zlib.error, zstd.ZstdError, lzma.LZMAError):
+    except (zlib.error, zstd.ZstdError, lzma.LZMAError, lz4.Lz4Error):
         raise Rejected("a packed file of the base is not what it was; nothing was changed") from None
 
 
@@ -99,11 +95,14 @@ def _deflate_decoded(parts: Iterator[bytes]) -> Iterator[bytes]:
 def implementations(name: str) -> list[Factory]:
     """All compressors here that go by this name; the same settings in two versions of a library are two of them."""
     kind, *words = name.split(":")
-    try:
-        settings = [int(word) for word in words]
-        return _IMPLEMENTATIONS[kind](*settings)
-    except (KeyError, ValueError, TypeError):
+    known = _IMPLEMENTATIONS.get(kind)
+    if known is None or not all(word.isdigit() for word in words):
         return []
+    make, ranges = known
+    settings = [int(word) for word in words]
+    if len(settings) != len(ranges) or not all(n in allowed for n, allowed in zip(settings, ranges, strict=True)):
+        return []
+    return make(*settings)
 
 
 def _deflate(level: int, memory: int) -> list[Factory]:
@@ -115,13 +114,13 @@ def _xz(preset: int, extreme: int, check: int) -> list[Factory]:
 
 
 def _lz4(level: int) -> list[Factory]:
-    return [lambda _size: _Lz4Encoder(level)] if _liblz4() else []
+    return [lambda _size: lz4.Lz4Encoder(level)] if lz4.load() else []
 
 
 def _zstd(level: int, workers: int, checksum: int, sized: int) -> list[Factory]:
     found: list[Factory] = []
-    if _libzstd():
-        found.append(lambda size: _ZstdEncoder(level, workers, checksum, size if sized else None))
+    if libzstd.load():
+        found.append(lambda size: libzstd.ZstdEncoder(level, workers, checksum, size if sized else None))
     found.append(lambda size: _bundled_zstd(level, workers, checksum, size if sized else None))
     return found
 
@@ -131,13 +130,24 @@ def _gzip(level: int) -> list[Factory]:
     return [lambda _size: _GzipEncoder(program, level)] if program else []
 
 
-_IMPLEMENTATIONS: Mapping[str, Callable[..., list[Factory]]] = {
-    "deflate": _deflate,
-    "gzip": _gzip,
-    "lz4": _lz4,
-    "zstd": _zstd,
-    "xz": _xz,
+# Each with the ranges of its settings; above these an encoder takes more memory or threads than a device may have.
+_IMPLEMENTATIONS: Mapping[str, tuple[Callable[..., list[Factory]], tuple[Collection[int], ...]]] = {
+    "deflate": (_deflate, (range(1, 10), range(1, 10))),
+    "gzip": (_gzip, (range(1, 10),)),
+    "lz4": (_lz4, (range(1, 13),)),
+    "zstd": (_zstd, (range(1, 20), range(2), range(2), range(2))),
+    "xz": (_xz, (range(7), range(2), (0, 1, 4, 10))),
 }
+
+
+# The settings that programs are known to use; `container` looks for these.
+NAMES = (
+    *(f"{kind}:{level}{rest}" for level in range(1, 10) for kind, rest in (("deflate", ":8"), ("gzip", ""))),
+    *(f"deflate:{level}:9" for level in (6, 9)),
+    *(f"lz4:{level}" for level in range(1, 13) if level != 2),
+    *(f"zstd:{n}:{w}:{c}:{s}" for n in (1, 3, 6, 9, 12, 15, 19) for w in range(2) for c in range(2) for s in range(2)),
+    *(f"xz:{preset}:{extreme}:{check}" for preset in (1, 3, 4, 6) for extreme in range(2) for check in (0, 1, 4, 10)),
+)
 
 
 @functools.cache
@@ -168,6 +178,16 @@ def fingerprint(factory: Factory) -> str:
 def available(name: str) -> dict[str, Factory]:
     """The compressors here that go by this name, by fingerprint."""
     return {fingerprint(factory): factory for factory in implementations(name)}
+
+
+def here() -> list[str]:
+    """All compressors here that a creator of images may think of, as NAME=FINGERPRINT."""
+    return [f"{name}={mark}" for name in NAMES for mark in available(name)]
+
+
+def stated(marks: Collection[str]) -> Callable[[str], dict[str, Factory]]:
+    """`available`, but only what a device has stated that it has too."""
+    return lambda name: {mark: made for mark, made in available(name).items() if f"{name}={mark}" in marks}
 
 
 def resolve(wanted: Iterable[str]) -> list[Factory]:
@@ -239,158 +259,6 @@ class _GzipEncoder:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-
-
-# --- lz4's legacy frame, which kernels are packed in
-
-
-@functools.cache
-def _liblz4() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL("liblz4.so.1")
-    except OSError:
-        return None
-    size = ctypes.c_int
-    library.LZ4_decompress_safe.argtypes = (ctypes.c_char_p, ctypes.c_void_p, size, size)
-    library.LZ4_compress_HC.argtypes = (ctypes.c_char_p, ctypes.c_void_p, size, size, size)
-    library.LZ4_compress_fast.argtypes = (ctypes.c_char_p, ctypes.c_void_p, size, size, size)
-    return library
-
-
-class _Lz4Encoder:
-    """Blocks of 8 MiB, each compressed alone behind its size; below level 3 by the fast method."""
-
-    def __init__(self, level: int) -> None:
-        self._level = level
-        self._held = bytearray()
-        self._out = ctypes.create_string_buffer(LZ4_PACKED_MAX)
-        self._begun = False
-
-    def compress(self, data: bytes, /) -> bytes:
-        """Give every block that is full."""
-        self._held += data
-        parts = []
-        while len(self._held) >= LZ4_BLOCK:
-            parts.append(self._block(bytes(self._held[:LZ4_BLOCK])))
-            del self._held[:LZ4_BLOCK]
-        return b"".join(parts)
-
-    def flush(self) -> bytes:
-        """Give the last, shorter block."""
-        return self._block(bytes(self._held)) if self._held else b""
-
-    def _block(self, data: bytes) -> bytes:
-        library = _liblz4()
-        if library is None:
-            raise AssertionError("no encoder is made without its library")
-        room = len(self._out)
-        if self._level < 3:
-            size = library.LZ4_compress_fast(data, self._out, len(data), room, 1)
-        else:
-            size = library.LZ4_compress_HC(data, self._out, len(data), room, self._level)
-        head = b"" if self._begun else LZ4_MAGIC
-        self._begun = True
-        return head + struct.pack("<I", size) + self._out.raw[:size]
-
-
-def _lz4_decoded(parts: Iterator[bytes]) -> Iterator[bytes]:
-    library = _liblz4()
-    if library is None:
-        raise Rejected("the image unpacks a file with liblz4, which is not here; nothing was changed")
-    held = bytearray()
-    out = ctypes.create_string_buffer(LZ4_BLOCK)
-
-    def take(size: int) -> bytes:
-        while len(held) < size and (part := next(parts, None)) is not None:
-            held.extend(part)
-        data = bytes(held[:size])
-        del held[:size]
-        return data
-
-    if take(4) != LZ4_MAGIC:
-        raise Rejected(MISPLACED)
-    while head := take(4):
-        (packed,) = struct.unpack("<I", head.ljust(4, b"\0"))
-        block = take(min(packed, LZ4_PACKED_MAX))
-        size = library.LZ4_decompress_safe(block, out, len(block), LZ4_BLOCK) if len(block) == packed else 0
-        if size <= 0:
-            raise Rejected(MISPLACED)
-        yield out.raw[:size]
-
-
-# --- zstd as the system has it
-
-
-class _Buffer(ctypes.Structure):
-    _fields_ = (("start", ctypes.c_void_p), ("size", ctypes.c_size_t), ("position", ctypes.c_size_t))
-
-
-@functools.cache
-def _libzstd() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL("libzstd.so.1")
-    except OSError:
-        return None
-    library.ZSTD_createCCtx.restype = ctypes.c_void_p
-    library.ZSTD_freeCCtx.argtypes = (ctypes.c_void_p,)
-    library.ZSTD_CCtx_setParameter.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
-    library.ZSTD_CCtx_setParameter.restype = ctypes.c_size_t
-    library.ZSTD_CCtx_setPledgedSrcSize.argtypes = (ctypes.c_void_p, ctypes.c_ulonglong)
-    library.ZSTD_compressStream2.argtypes = (
-        ctypes.c_void_p,
-        ctypes.POINTER(_Buffer),
-        ctypes.POINTER(_Buffer),
-        ctypes.c_int,
-    )
-    library.ZSTD_compressStream2.restype = ctypes.c_size_t
-    library.ZSTD_isError.argtypes = (ctypes.c_size_t,)
-    return library
-
-
-_LEVEL, _CHECKSUM, _WORKERS = 100, 201, 400
-_CONTINUE, _END = 0, 2
-
-
-class _ZstdEncoder:
-    """A frame by the system's libzstd, with the settings that its command line would use."""
-
-    def __init__(self, level: int, workers: int, checksum: int, size: int | None) -> None:
-        library = _libzstd()
-        if library is None:
-            raise AssertionError("no encoder is made without its library")
-        self._library = library
-        self._context = library.ZSTD_createCCtx()
-        self._out = ctypes.create_string_buffer(STEP)
-        for parameter, value in ((_LEVEL, level), (_CHECKSUM, checksum), (_WORKERS, workers)):
-            library.ZSTD_CCtx_setParameter(self._context, parameter, value)
-        if size is not None:
-            library.ZSTD_CCtx_setPledgedSrcSize(self._context, size)
-
-    def __del__(self) -> None:
-        self._library.ZSTD_freeCCtx(self._context)
-
-    def compress(self, data: bytes, /) -> bytes:
-        """Take more input, give what output there is."""
-        return self._run(data, _CONTINUE)
-
-    def flush(self) -> bytes:
-        """End the frame."""
-        return self._run(b"", _END)
-
-    def _run(self, data: bytes, operation: int) -> bytes:
-        held = ctypes.create_string_buffer(data, max(len(data), 1))
-        source = _Buffer(ctypes.addressof(held), len(data), 0)
-        parts = []
-        while True:
-            target = _Buffer(ctypes.addressof(self._out), STEP, 0)
-            left = self._library.ZSTD_compressStream2(
-                self._context, ctypes.byref(target), ctypes.byref(source), operation
-            )
-            if self._library.ZSTD_isError(left):
-                raise Rejected("a file could not be re-created: libzstd failed; nothing was changed")
-            parts.append(self._out.raw[: target.position])
-            if source.position == len(data) and (left == 0 or (operation == _CONTINUE and target.position < STEP)):
-                return b"".join(parts)
 
 
 def _bundled_zstd(level: int, workers: int, checksum: int, size: int | None) -> Encoder:

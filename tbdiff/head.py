@@ -14,7 +14,10 @@ from tbdiff.signature import KEY_ID, SIGNATURE, KeyRing, Signature
 MAGIC = b"\x89tbdiff\n"
 DETACHED_MAGIC = b"\x89tbdsig\n"
 SIGNATURES_MAX = 32
-_RECORD = struct.Struct(f"<B{KEY_ID}s{SIGNATURE}s")
+SIGNATURE_MAX = 1 << 14
+ED25519 = 1
+# Role (0: over the target, 1: over the way), algorithm, key id, length of the signature.
+_RECORD = struct.Struct(f"<BB{KEY_ID}sH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Head:
         for statement in (self.target, self.way):
             parts += (struct.pack("<I", len(statement)), statement)
         parts.append(bytes((len(self.signatures),)))
-        parts += (_RECORD.pack(not s.of_target, s.key_id, s.value) for s in self.signatures)
+        parts += (_RECORD.pack(not s.of_target, ED25519, s.key_id, len(s.value)) + s.value for s in self.signatures)
         return b"".join(parts)
 
     def verify(self, keys: KeyRing | None, *, unsigned_ok: bool = False) -> tuple[Manifest, tuple[str, ...]]:
@@ -39,14 +42,20 @@ class Head:
 
         Without `keys` no signature is looked at. With `unsigned_ok` an image without any signature passes.
         """
-        signers: tuple[str, ...] = ()
-        if keys is not None and not (unsigned_ok and not self.signatures):
-            signers = keys.check(self.target, self.way, self.signatures)
-        return self.manifest(), signers
+        if keys is None or (unsigned_ok and not self.signatures):
+            return self.manifest(), ()
+        of_target = keys.signer_of_target(self.target, self.signatures)
+        # A delivery key carries devices to a tree that a release key answers for; where none is named, it has no say.
+        named = parse_target(self.target).tree is not None
+        of_way = keys.signer_of_way(self.way, self.signatures, delivery=named)
+        return self.manifest(), tuple(dict.fromkeys((of_target, of_way)))
 
     def manifest(self) -> Manifest:
         """The two statements, parsed."""
-        return Manifest(target=parse_target(self.target), way=parse_way(self.way, self.target))
+        target, way = parse_target(self.target), parse_way(self.way, self.target)
+        if way.container == "tbdiff" and target.tree is None:
+            raise Rejected("the image does not say to which tree it leads")
+        return Manifest(target=target, way=way)
 
 
 def read_head(source: Readable, magic: bytes = MAGIC) -> Head:
@@ -62,10 +71,13 @@ def read_head(source: Readable, magic: bytes = MAGIC) -> Head:
         raise Rejected("the image has more signatures than a reader counts")
     signatures = []
     for _ in range(count):
-        of_way, key_id, value = _RECORD.unpack(read_exactly(source, _RECORD.size))
-        if of_way > 1:
-            raise Rejected("the image has a signature over something unknown")
-        signatures.append(Signature(not of_way, key_id, value))
+        role, algorithm, key_id, size = _RECORD.unpack(read_exactly(source, _RECORD.size))
+        if size > SIGNATURE_MAX:
+            raise Rejected("the image has a signature that is too long to be one")
+        value = read_exactly(source, size)
+        # Other roles and algorithms may come to be; here they count for nothing.
+        if role <= 1 and algorithm == ED25519 and size == SIGNATURE:
+            signatures.append(Signature(not role, key_id, value))
     return Head(statements[0], statements[1], tuple(signatures))
 
 

@@ -28,7 +28,7 @@ from tbdiff.writer import TransformError, TreeWriter
 if TYPE_CHECKING:
     from tbdiff.encoders import Factory
 
-META_MAX = 1 << 29
+META_MAX = 1 << 27
 
 
 @dataclass(frozen=True)

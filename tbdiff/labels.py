@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tbdiff.entry import Kind, Listing
+from tbdiff.entry import Entry, Kind, Listing
 from tbdiff.errors import Rejected
 from tbdiff.operation import Edit, Field, TreeDelta
 
@@ -28,12 +28,14 @@ def _every(edits: Sequence[Edit]) -> bool:
 def encode(base: Listing, delta: TreeDelta) -> bytes:
     """The labels stream: 1 if all edits are named, then the paths; a directory's ends with a slash."""
     every = _every(delta.edits)
-    paths = (
-        entry.path + b"/" * (entry.kind is Kind.DIRECTORY)
-        for entry in (base.entries[n] for n in labelled(delta, every))
-    )
+    paths = (shown(base.entries[n]) for n in labelled(delta, every))
     found = b"".join(path + b"\0" for path in paths)
     return bytes((every,)) + found if found else b""
+
+
+def shown(entry: Entry) -> bytes:
+    """An entry's label: its path, a directory's with a slash."""
+    return entry.path + b"/" * (entry.kind is Kind.DIRECTORY)
 
 
 def decode(data: bytes, delta: TreeDelta) -> dict[int, bytes]:
@@ -52,5 +54,5 @@ def decode(data: bytes, delta: TreeDelta) -> dict[int, bytes]:
 def check(labels: dict[int, bytes], base: Listing) -> None:
     """What an image says it changes must be what it changes."""
     for number, path in labels.items():
-        if number >= len(base) or base.entries[number].path != path.rstrip(b"/"):
+        if number >= len(base) or shown(base.entries[number]) != path:
             raise Rejected("the image names other entries than it changes")

@@ -78,6 +78,7 @@ class LegacyImage(OpenedImage):
                     new.follow(command)
             self.notices += (f"{printable(path)} is a socket and was left out" for path in new.sockets)
             target = new.listing()
+            del new  # what comes needs memory too
             rehearse(staging.fd, (entry for entry in target if base.get(entry.path) != entry))
             if target.digest == base.digest:
                 raise NothingToDo(f"{tree} is as the image leaves it already")

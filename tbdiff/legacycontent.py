@@ -28,7 +28,7 @@ class LegacyContents:
     def __init__(self, staging: Staging, base: Listing) -> None:
         self._staging = staging
         self._arrivals = Arrivals(staging.fd, base)
-        self._numbers = {entry.digest: n for n, entry in enumerate(base.entries) if entry.kind is Kind.FILE}
+        self._numbers = {digest: n for n, digest in base.digests()}
         self._to_copy = COPIED_MAX + sum(_size(base, entry) for entry in base.entries)
 
     def make(self, entry: Entry, pieces: Iterator[bytes]) -> Entry:

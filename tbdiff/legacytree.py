@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tbdiff.acl import GROUP_OBJ, MASK, OTHER, USER_OBJ
 from tbdiff.changes import KINDS
-from tbdiff.entry import PATH_MAX, Entry, Kind, Listing, Xattrs, canonical_key, in_order, join, printable
+from tbdiff.entry import PATH_MAX, Entry, Kind, Listing, Xattrs, join, printable
 from tbdiff.errors import Rejected
 from tbdiff.legacycommands import (
     SECOND,
@@ -59,13 +59,13 @@ class _Node:
 
 
 class _Directory(_Node):
-    """A directory, and what is in it."""
+    """A directory, and what is in it: of the base only the position, until something happens to it."""
 
     __slots__ = ("held",)
 
     def __init__(self, entry: Entry) -> None:
         super().__init__(entry)
-        self.held: dict[bytes, _Node] = {}
+        self.held: dict[bytes, _Node | int] = {}
 
 
 class LegacyTree:
@@ -75,6 +75,7 @@ class LegacyTree:
     """
 
     def __init__(self, base: Listing, receiver: Receiver, is_socket: Callable[[bytes], bool]) -> None:
+        self._base = base
         self._receiver = receiver
         self._is_socket = is_socket
         self._root = _nodes(base)
@@ -141,7 +142,7 @@ class LegacyTree:
             raise Rejected("the image makes more entries than a device can hold")
 
     @property
-    def _held(self) -> dict[bytes, _Node]:
+    def _held(self) -> dict[bytes, _Node | int]:
         return self._here[-1][1].held
 
     def _path(self, name: bytes) -> bytes:
@@ -154,6 +155,8 @@ class LegacyTree:
         node = self._held.get(name)
         if node is None:
             raise Rejected(f"the image changes {printable(self._path(name))!r}, which is not there", _OTHER_BASE)
+        if isinstance(node, int):
+            node = self._held[name] = _Node(self._base.entries[node])
         return node
 
     def _directory(self, name: bytes) -> _Directory:
@@ -184,43 +187,53 @@ class LegacyTree:
 
     def listing(self) -> Listing:
         """The tree as it is now."""
-        entries: dict[bytes, Entry] = {}
-        names: dict[int, list[bytes]] = {}
-        todo: list[tuple[bytes, _Node]] = [(b"", self._root)]
+        return Listing(self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        """All entries in canonical order: each directory, its files, then its directories."""
+        firsts: dict[int, bytes] = {}
+        todo: list[tuple[bytes, _Directory]] = [(b"", self._root)]
         while todo:
-            path, node = todo.pop()
-            entries[path] = node.entry if node.entry.path == path else replace(node.entry, path=path)
-            if isinstance(node, _Directory):
-                todo.extend((join(path, name), below) for name, below in node.held.items())
-            else:
-                names.setdefault(id(node), []).append(path)
-        for paths in names.values():
-            if len(paths) > 1:
-                # Of the names of one inode the first is the file.
-                head, *others = sorted(paths, key=canonical_key)
-                entries.update((path, Entry(path, Kind.HARDLINK, link=head)) for path in others)
-        return in_order(entries)
+            path, directory = todo.pop()
+            yield _at(path, directory.entry)
+            below = []
+            for name in sorted(directory.held):
+                node = directory.held[name]
+                if isinstance(node, _Directory):
+                    below.append((join(path, name), node))
+                elif isinstance(node, int):
+                    # Nothing happened to it, so neither did to the directories above: its path is the base's.
+                    yield self._base.entries[node]
+                else:
+                    first = firsts.setdefault(id(node), join(path, name))
+                    linked = first != join(path, name)
+                    yield Entry(join(path, name), Kind.HARDLINK, link=first) if linked else _at(first, node.entry)
+            todo.extend(reversed(below))
 
 
 _OTHER_BASE = "The tree is not the one that the image was made for; it was left as it is."
+
+
+def _at(path: bytes, entry: Entry) -> Entry:
+    return entry if entry.path == path else replace(entry, path=path)
 
 
 def _nodes(base: Listing) -> _Directory:
     """The nodes of a listing; of its root."""
     root = _Directory(base.entries[0])
     directories = {b"": root}
-    linked = {entry.link: _Node(entry) for entry in base.entries if entry.kind is Kind.HARDLINK}
-    for entry in base.entries[1:]:
-        node: _Node
+    linked = {entry.link: _Node(entry) for entry in base if entry.kind is Kind.HARDLINK}
+    for position, entry in enumerate(base):
+        node: _Node | int = position
+        if not position:
+            continue
         if entry.kind is Kind.DIRECTORY:
             node = directories[entry.path] = _Directory(entry)
         elif entry.kind is Kind.HARDLINK:
             node = linked[entry.link]
         elif entry.path in linked:
+            linked[entry.path].entry = entry
             node = linked[entry.path]
-            node.entry = entry
-        else:
-            node = _Node(entry)
         directories[entry.parent].held[entry.name] = node
     return root
 

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
 
 from tbdiff.errors import Rejected
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Final = 1
+CHUNKS_MAX = 1 << 19
 COUNT_MAX = 2**63 - 1
 STATEMENT_MAX = 1 << 20
 
 # Parts of the format that an image may require of its reader. An unknown one is refused.
 FEATURES: frozenset[str] = frozenset()
 
+
+def _inside(path: str) -> str:
+    """A path that stays in the tree, of names without control characters."""
+    names = path.split("/")
+    if len(path.encode()) > 4095 or any(name in ("", ".", "..") for name in names) or not path.isprintable():
+        raise ValueError("not a plain path inside the tree, such as boot/vmlinuz")
+    return path
+
+
 Hex256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, pydantic.Field(ge=0, le=COUNT_MAX)]
 EncoderName = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z0-9]{1,16}(:[0-9]{1,4}){0,6}=[0-9a-f]{16}$")]
 Word = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}$")]
+PathInTree = Annotated[str, pydantic.AfterValidator(_inside)]
 Line = Annotated[str, pydantic.StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,200}$")]
 
 
@@ -32,7 +42,7 @@ class _Statement(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
 
     type: str
-    format: int = FORMAT_VERSION
+    format: Literal[1] = FORMAT_VERSION
     requires: tuple[Word, ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -58,9 +68,9 @@ class Target(_Statement):
     entries: Count = 0
     size: Count = 0
     largest: Count = 0
-    kernel: str | None = None
-    initrd: str | None = None
-    devicetree: str | None = None
+    kernel: PathInTree | None = None
+    initrd: PathInTree | None = None
+    devicetree: PathInTree | None = None
 
 
 class Way(_Statement):
@@ -110,24 +120,42 @@ class Manifest(pydantic.BaseModel):
 
 def parse_target(raw: bytes) -> Target:
     """Read a target statement whose signature was verified."""
-    return _checked(_parse(Target, raw))
+    return _parse(Target, raw)
 
 
 def parse_way(raw: bytes, target: bytes) -> Way:
     """Read a way statement whose signature was verified; it must lead to the target statement `target`."""
-    way = _checked(_parse(Way, raw))
+    way = _parse(Way, raw)
     if way.target != hashlib.sha256(target).hexdigest():
         raise Rejected("the image's way does not lead to the target that it carries")
+    if way.chunk_count > CHUNKS_MAX:
+        raise Rejected("the image's payload is cut into more chunks than a reader holds digests of")
     return way
 
 
+class _Preface(pydantic.BaseModel):
+    """What every statement of every version has: read first, so that a newer one is told from a wrong one."""
+
+    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+
+    type: str
+    format: int
+    requires: tuple[Word, ...] = ()
+
+
 def _parse(model: type[S], raw: bytes) -> S:
-    version = re.search(rb'"format":(\d{1,9})', raw)
     try:
-        if version and int(version[1]) > FORMAT_VERSION:
+        preface = _Preface.model_validate_json(raw)
+        if preface.format > FORMAT_VERSION:
             raise Rejected(
-                f"the image is of format {int(version[1])}; this tbdiff reads up to {FORMAT_VERSION}",
+                f"the image is of format {preface.format}; this tbdiff reads up to {FORMAT_VERSION}",
                 "Update tbdiff first.",
+            )
+        unknown = sorted(set(preface.requires) - FEATURES)
+        if unknown:
+            raise Rejected(
+                f"the image needs what this tbdiff does not know: {', '.join(unknown)}",
+                "Update tbdiff, or ask for an image without it.",
             )
         return model.model_validate_json(raw)
     except pydantic.ValidationError as error:
@@ -138,13 +166,3 @@ def _first(errors: list[Any]) -> str:
     """The first thing that is wrong, in one line."""
     where = ".".join(str(part) for part in errors[0]["loc"])
     return f"{where}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
-
-
-def _checked(statement: S) -> S:
-    unknown = sorted(set(statement.requires) - FEATURES)
-    if unknown:
-        raise Rejected(
-            f"the image needs what this tbdiff does not know: {', '.join(unknown)}",
-            "Update tbdiff, or ask for an image without it.",
-        )
-    return statement

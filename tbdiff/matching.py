@@ -12,7 +12,7 @@ from tbdiff import archive
 from tbdiff.container import Part, find_parts, maker, unpacked
 from tbdiff.delta import find_covers, subtract_bytes, worthwhile
 from tbdiff.encoders import Factory
-from tbdiff.recipe import BASE, CONTENT, UNPACKED, Cover, Member, Source
+from tbdiff.recipe import BASE, CONTENT, MEMBERS_MAX, UNPACKED, Cover, Member, Source
 
 # A file inside an archive is looked up by its digest if it is at least this long.
 SMALLEST_MEMBER = 256
@@ -87,7 +87,7 @@ def _unpacked_match(
         encoder = maker(part, new, available)
         if encoder is not None:
             made.append((part, encoder))
-    if not made:
+    if not 0 < len(made) <= MEMBERS_MAX:
         return None
     data, members = unpacked(new, [part for part, _ in made])
     old_parts = find_parts(base[1]) if base else []
@@ -104,7 +104,7 @@ def _against(
     space = _Space()
     if base is not None:
         number, old = base
-        if parts:
+        if parts and len(parts) <= MEMBERS_MAX:
             content, members = unpacked(old, parts)
             space.add(Source(UNPACKED, number, members), memoryview(content))
         else:

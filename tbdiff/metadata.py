@@ -149,7 +149,15 @@ def _fill(fd: int, offset: int, length: int) -> None:
         length -= step
 
 
-def _punch(entry: Entry, fd: int, offset: int, length: int) -> None:
+def check_holes(entry: Entry, fd: int) -> None:
+    """Rejected where what is to be a hole of `entry` holds data in the file `fd`."""
+    found = data_extents(fd, entry.size)
+    for offset, length in _gaps(entry.extents or (), entry.size) if entry.extents is not None else ():
+        for start, count in _overlaps(offset, length, ((0, entry.size),) if found is None else found):
+            _check_zeros(entry, fd, start, count)
+
+
+def _check_zeros(entry: Entry, fd: int, offset: int, length: int) -> None:
     position, left = offset, length
     while left:
         part = os.pread(fd, min(left, STEP), position)
@@ -157,6 +165,9 @@ def _punch(entry: Entry, fd: int, offset: int, length: int) -> None:
             raise Rejected(f"the image calls a hole in {printable(entry.path)!r} what holds data")
         position += len(part)
         left -= len(part)
+
+
+def _punch(entry: Entry, fd: int, offset: int, length: int) -> None:
     if offset + length == entry.size:
         # Of a block that is punched only in part the zeros stay; behind the end there is nothing to keep.
         length += -entry.size % BLOCK

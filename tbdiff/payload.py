@@ -11,9 +11,9 @@ from tbdiff.compression import zstd
 from tbdiff.errors import Rejected
 from tbdiff.manifest import Way
 
-WINDOW_LOG_MAX = 23
+WINDOW_LOG_MAX = 22
 FRAME_MAX = 1 << 20
-STREAMS_MAX = 16
+STREAMS_MAX = 8
 # Frames that arrive before they are needed are held; a creator interleaves so that hardly any are.
 HELD_MAX = 4 << 20
 RECORD_MAX = 1 << 20
@@ -211,7 +211,11 @@ class Streams:
     def _pull(self, wanted: int) -> None:
         number, data = self._frames(wanted)
         self._hold(number, data)
-        if sum(len(part) for s in self._streams if s is not self._streams[wanted] for part in s.held) > HELD_MAX:
+        self._check_held(wanted)
+
+    def _check_held(self, wanted: int | None = None) -> None:
+        others = (s for n, s in enumerate(self._streams) if n != wanted)
+        if sum(len(part) for stream in others for part in stream.held) > HELD_MAX:
             raise Rejected("the image's streams are interleaved so that they cannot be read in one pass")
 
     def _hold(self, number: int, data: bytes) -> None:
@@ -222,7 +226,9 @@ class Streams:
     def check_end(self, chunks: Chunks) -> None:
         """Every stream, and the payload, was used up."""
         while chunks.left:
+            # Ends of streams may come behind the last byte that they hold; nothing else.
             self._hold(*self._frames(0))
+            self._check_held()
         for stream in self._streams:
             stream.check_end()
         chunks.check_end()

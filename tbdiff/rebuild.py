@@ -84,6 +84,12 @@ class _Rebuild:
             raise Rejected("the image removes an entry that its base does not have")
         if any(not 0 <= n < size for n in self.edits):
             raise Rejected("the image edits an entry that its base does not have")
+        if any(n in self.removed for n in self.moved):
+            raise Rejected("the image both removes and moves a directory")
+        if any(not edit.fields for edit in self.delta.edits) or any(
+            n in self.removed or n in self.moved for n in self.edits
+        ):
+            raise Rejected("the image edits what it removes or moves, or edits nothing")
         if any(add.source is not None and not 0 < add.source < size for add in self.delta.adds):
             raise Rejected("the image takes over an entry that its base does not have")
         sources = [a.source for a in self.delta.adds if a.entry.kind is Kind.DIRECTORY and a.source is not None]
@@ -123,8 +129,11 @@ class _Rebuild:
                 yield self._placed(child, join(path, name))
             stack.extend((child, join(path, name)) for name, child in directories)
         expected = sum(len(held) for held in self.children.values()) + 1
-        if self.count != expected - self._below_removed():
-            raise Rejected("the image makes entries in a directory that is not in the tree")
+        if self.count != expected - self._below_removed() or len(self.places) != len(self.edits) + len(self.delta.adds):
+            raise Rejected("the image makes or edits entries in a directory that is not in the tree")
+        adds = [self.places[Ref(n, added=True)] for n in range(len(self.delta.adds))]
+        if adds != sorted(adds):
+            raise Rejected("the image does not add entries in the tree's order")
 
     def _below_removed(self) -> int:
         """How many base entries go because a directory above them goes."""

@@ -12,7 +12,8 @@ from tbdiff.varint import Column, numbers, take, take_below, unzigzag, zigzag
 SIZE_MAX = 2**62
 COVERS_IN_RECORD = 8192
 SOURCES_MAX = 1 << 16
-MEMBERS_MAX = 1 << 16
+MEMBERS_MAX = 1 << 13
+UNPACKED_MAX = 16
 
 # What a source is; the values are part of the format.
 BASE, CONTENT, UNPACKED = range(3)
@@ -110,15 +111,23 @@ def decode(record: Iterator[int]) -> Recipe:
     sources = []
     for _ in range(take_below(record, SOURCES_MAX)):
         kind, number = take_below(record, UNPACKED), take(record)
-        sources.append(Source(kind, number, _decode_members(record) if kind == UNPACKED else ()))
+        inside = _decode_members(record) if kind == UNPACKED else ()
+        if kind == UNPACKED and not inside:
+            raise Rejected("the image unpacks a file that holds nothing packed")
+        sources.append(Source(kind, number, inside))
+    if sum(source.kind == UNPACKED for source in sources) > UNPACKED_MAX:
+        raise Rejected("the image unpacks more files at once than a reader has room for")
     members = _decode_members(record)
     return Recipe(index, data_stream, size, tuple(sources), members, take(record))
 
 
 def _decode_members(record: Iterator[int]) -> tuple[Member, ...]:
-    return tuple(
+    members = tuple(
         Member(*(take_below(record, SIZE_MAX) for _ in range(4))) for _ in range(take_below(record, MEMBERS_MAX))
     )
+    if any(not member.packed or not member.unpacked for member in members):
+        raise Rejected("the image packs nothing into something, or something into nothing")
+    return members
 
 
 def covers(recipe: Recipe, record: Iterator[int], more: Iterator[bytes], old_size: int) -> Iterator[Cover]:

@@ -27,11 +27,17 @@ def size(count: int) -> str:
 
 
 def as_text(
-    manifest: Manifest, digest: str, signers: Sequence[str], found: Sequence[Change] | None, *, everything: bool
+    manifest: Manifest,
+    digest: str,
+    signers: Sequence[str],
+    claimed: Sequence[str],
+    found: Sequence[Change] | None,
+    *,
+    everything: bool,
 ) -> Iterator[str]:
     """The image as lines of text."""
     target, way = manifest.target, manifest.way
-    title = " ".join(filter(None, (target.name, target.release))) or "(no name)"
+    title = " ".join(filter(None, (printable(target.name.encode()), target.release))) or "(no name)"
     yield f"Image     {title}"
     yield f"For       {', '.join(target.device_types) or 'any device'}"
     nothing = "a base that it does not name" if way.over_any_base else "nothing (a full system)"
@@ -41,7 +47,10 @@ def as_text(
     )
     if way.payload:
         yield f"Payload   {size(way.payload)}; writes at most {size(way.free)}"
-    yield f"Signed    {', '.join(signers) or 'by nobody'}"
+    if signers or not claimed:
+        yield f"Signed    {', '.join(signers) or 'by nobody'}"
+    else:
+        yield f"Signed    by {', '.join(claimed)}, it says (not verified: no --keys)"
     yield f"Digest    {digest}"
     if found is None:
         return
@@ -88,7 +97,13 @@ def line(change: Change) -> str:
 
 
 def as_json(
-    manifest: Manifest, digest: str, signers: Sequence[str], found: Sequence[Change] | None, *, everything: bool
+    manifest: Manifest,
+    digest: str,
+    signers: Sequence[str],
+    claimed: Sequence[str],
+    found: Sequence[Change] | None,
+    *,
+    everything: bool,
 ) -> dict[str, Any]:
     """The image as a document; `operations` only when asked for."""
     document: dict[str, Any] = {
@@ -97,6 +112,7 @@ def as_json(
         "target": manifest.target.model_dump(mode="json"),
         "way": manifest.way.model_dump(mode="json"),
         "signers": list(signers),
+        "claimed_signers": list(claimed),
     }
     if found is not None:
         counts = Counter(change.kind for change in found)

@@ -154,18 +154,23 @@ class KeyRing:
         """What the release keys are called."""
         return tuple(key.name for key in self.release)
 
-    def check(self, target: bytes, way: bytes, signatures: Sequence[Signature]) -> tuple[str, ...]:
-        """The names of the keys that answer for both statements; Rejected if one lacks a trusted signature."""
+    def signer_of_target(self, target: bytes, signatures: Sequence[Signature]) -> str:
+        """The name of the release key that answers for a target statement; Rejected if none does."""
         if not self.release:
             raise Rejected(
-                "no key is trusted here, so no image can be",
+                "no key is trusted here, so no image can be; nothing was changed",
                 "Put the public key of who makes your images (KEY.pub) into the directory of trusted keys.",
             )
         if not signatures:
-            raise Rejected("the image is not signed", "Sign it with `tbdiff sign IMAGE --key KEY`.")
-        signers = [self._signer(self.release, target, signatures, of_target=True)]
-        signers.append(self._signer(self.release + self.delivery, way, signatures, of_target=False))
-        return tuple(dict.fromkeys(signers))
+            raise Rejected(
+                "the image is not signed; nothing was changed", "Sign it with `tbdiff sign IMAGE --key KEY`."
+            )
+        return self._signer(self.release, target, signatures, of_target=True)
+
+    def signer_of_way(self, way: bytes, signatures: Sequence[Signature], *, delivery: bool) -> str:
+        """The name of the key that answers for a way statement: a release key or, with `delivery`, a delivery key."""
+        keys = self.release + self.delivery if delivery else self.release
+        return self._signer(keys, way, signatures, of_target=False)
 
     def _signer(
         self, keys: Sequence[PublicKey], statement: bytes, signatures: Sequence[Signature], *, of_target: bool
@@ -178,10 +183,12 @@ class KeyRing:
                     return key.name
         known = {key.key_id for key in keys}
         if any(signature.key_id in known for signature in mine):
-            raise Rejected("the image's signature is not valid: it was changed after it was signed")
+            raise Rejected(
+                "the image's signature is not valid: it was changed after it was signed; nothing was changed here"
+            )
         made = ", ".join(signature.key_id.hex() for signature in mine) or "none"
         raise Rejected(
-            f"the image's {'target' if of_target else 'way'} is signed by no trusted key (it is signed by: {made})",
+            f"the image's {'target' if of_target else 'way'} is signed by no trusted key ({made}); nothing was changed",
             f"Trusted are: {', '.join(f'{key.name} ({key.key_id.hex()})' for key in keys)}.",
         )
 

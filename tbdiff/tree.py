@@ -138,7 +138,13 @@ class _Reading:
         fd = os.open(name, FILE, dir_fd=directory)
         try:
             extents = data_extents(fd, status.st_size)
-            digest = file_digest(fd)
+            try:
+                digest = file_digest(fd)
+            except OSError as error:
+                raise Failed(
+                    f"{printable(path)!r} in {self.descent.root} cannot be read: {error.strerror}",
+                    "Its disk may be failing: see the kernel's log.",
+                ) from None
             now = os.fstat(fd)
         finally:
             os.close(fd)
@@ -198,4 +204,4 @@ def data_extents(fd: int, size: int) -> Extents | None:
         position = os.lseek(fd, start, os.SEEK_HOLE)
         found.append((start, position - start))
     os.lseek(fd, 0, os.SEEK_SET)
-    return None if found == [(0, size)] else tuple(found)
+    return None if found == [(0, size)] or not size else tuple(found)

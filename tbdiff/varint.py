@@ -45,8 +45,8 @@ def numbers(data: bytes) -> Iterator[int]:
             if shift > 63:
                 raise Rejected("the image holds a number that is too long")
         else:
-            if value > VARINT_MAX:
-                raise Rejected("the image holds a number that is too large")
+            if value > VARINT_MAX or (shift and not byte):
+                raise Rejected("the image holds a number that is too large, or longer than it need be")
             yield value
             value = shift = 0
     if shift:

@@ -23,7 +23,9 @@ from tbdiff.varint import Column, gaps, number_at, numbers, take, take_below, un
 
 MTIME_SECONDS_MAX = 2**62
 SIZE_MAX = 2**63 - 1
-RDEV_MAX = 2**32 - 1
+# What Linux has.
+MAJOR_MAX = 2**12 - 1
+MINOR_MAX = 2**20 - 1
 
 
 def _code(ref: Ref) -> int:
@@ -154,7 +156,7 @@ def encode(delta: TreeDelta) -> bytes:
 
 
 def _columns(data: bytes) -> Iterator[bytes]:
-    """The columns one after the other, then empty ones for those that are not there."""
+    """The columns one after the other."""
     position = 0
     while position < len(data):
         length, position = number_at(data, position)
@@ -175,6 +177,7 @@ class _Reader:
             return found
 
         self.column = column
+        self.columns = columns
 
     def fields(self) -> None:
         """Open the columns that `state` reads."""
@@ -184,6 +187,7 @@ class _Reader:
         self.seconds = accumulate(map(unzigzag, numbers(self.column())))
         self.nanoseconds = accumulate(map(unzigzag, numbers(self.column())))
         self.sets = list(_xattr_sets(self.column()))
+        self.unused_sets = set(range(len(self.sets)))
         self.xattr_refs = numbers(self.column())
         self.sizes = numbers(self.column())
         self.digests = self.column()
@@ -195,7 +199,7 @@ class _Reader:
 
     def state(self, kind: Kind, fields: Field, name: bytes) -> tuple[Entry, Ref | None]:
         """The stated fields of the next entry, and what it links to."""
-        if fields & ~RELEVANT[kind]:
+        if int(fields) & ~int(RELEVANT[kind]):
             raise Rejected("the image states what an entry of its kind does not have")
         mode = take_below(self.modes, MODE_MASK) if fields & Field.MODE else 0
         uid = take_below(self.uids, ID_MAX) if fields & Field.UID else 0
@@ -205,6 +209,7 @@ class _Reader:
         if fields & Field.XATTRS:
             number = take_below(self.xattr_refs, len(self.sets) - 1)
             xattrs = self.sets[number]
+            self.unused_sets.discard(number)
         size, digest, target, rdev = 0, b"", b"", (0, 0)
         link = None
         if fields & Field.CONTENT:
@@ -221,8 +226,8 @@ class _Reader:
             elif kind is Kind.HARDLINK:
                 link = _ref(take(self.links))
             else:
-                rdev = (take_below(self.devices, RDEV_MAX), take_below(self.devices, RDEV_MAX))
-        extents = self._extents() if fields & Field.EXTENTS else None
+                rdev = (take_below(self.devices, MAJOR_MAX), take_below(self.devices, MINOR_MAX))
+        extents = self._extents(size) if fields & Field.EXTENTS else None
         return Entry(name, kind, mode, uid, gid, mtime, size, digest, target, rdev, xattrs, extents), link
 
     def _mtime(self) -> int:
@@ -231,7 +236,7 @@ class _Reader:
             raise Rejected("the image holds a time that no clock shows")
         return second * 1_000_000_000 + nanosecond
 
-    def _extents(self) -> Extents | None:
+    def _extents(self, size: int) -> Extents | None:
         count = take(self.extents)
         if not count:
             return None
@@ -241,7 +246,7 @@ class _Reader:
             gap, length = take(self.extents), take(self.extents)
             offset = end + gap
             end = offset + length
-            if not length or (n and not gap) or end > SIZE_MAX:
+            if not length or (n and not gap) or end > SIZE_MAX or (count == 2 and not gap and length == size):
                 raise Rejected("the image holds a sparse file whose parts overlap")
             found.append((offset, length))
         return tuple(found)
@@ -252,7 +257,12 @@ class _Reader:
             self.modes, self.uids, self.gids, self.seconds, self.nanoseconds, self.xattr_refs, self.sizes,
             self.targets, self.links, self.devices, self.extents,
         )  # fmt: skip
-        if any(next(column, None) is not None for column in iterators) or self.digest_at != len(self.digests):
+        if (
+            self.unused_sets
+            or next(self.columns, None) is not None
+            or any(next(column, None) is not None for column in iterators)
+            or self.digest_at != len(self.digests)
+        ):
             raise Rejected("the image's metadata holds more than it uses")
 
 

@@ -14,7 +14,7 @@ from tbdiff.content import needed
 from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Kind, Listing, parents, printable
 from tbdiff.errors import Failed, Stop
-from tbdiff.metadata import set_metadata, set_metadata_at
+from tbdiff.metadata import check_holes, set_metadata, set_metadata_at
 from tbdiff.operation import Field, Ref, TreeDelta
 from tbdiff.rebuild import Rebuilt
 from tbdiff.staging import Staging, lock, remove
@@ -71,8 +71,10 @@ class TreeWriter:
         """Change the tree's names and metadata to the target's; all contents must be staged."""
         if self._staging is None:
             raise AssertionError("nothing was staged")
+        transformation = _Transformation(self._tree, self._staging, base, delta, rebuilt)
+        transformation.prepare()
         try:
-            _Transformation(self._tree, self._staging, base, delta, rebuilt).run(self._finish_staging, progress)
+            transformation.run(self._finish_staging, progress)
         except (OSError, Stop) as error:
             raise TransformError(error.strerror if isinstance(error, OSError) else str(error)) from error
 
@@ -95,7 +97,6 @@ class _Transformation:
 
     def run(self, finish_staging: Callable[[], None], progress: Progress) -> None:
         """All steps, one after the other."""
-        self._keep_contents()
         steps = (self._move_out, self._remove, self._add, self._edit, self._link, finish_staging, self._directories)
         for n, step in enumerate(steps):
             progress("change", n, len(steps))
@@ -114,8 +115,18 @@ class _Transformation:
             if edit.entry.kind is Kind.FILE and edit.fields & (Field.CONTENT | Field.EXTENTS):
                 yield self._entry(Ref(edit.index))
 
+    def prepare(self) -> None:
+        """Stage what is only elsewhere in the base now, and see that holes hold nothing, while nothing changed yet."""
+        self._keep_contents()
+        for entry in self._new_files():
+            if entry.extents is not None:
+                fd = self._staging.file(entry.digest.hex().encode())
+                try:
+                    check_holes(entry, fd)
+                finally:
+                    os.close(fd)
+
     def _keep_contents(self) -> None:
-        """Stage what is only elsewhere in the base now, before names change."""
         self._users.update(entry.digest for entry in self._new_files())
         if not self._base.entries:
             return

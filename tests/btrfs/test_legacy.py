@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,13 +14,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tbdiff.convert import convert
+from tbdiff.convert import convert, copy_tree
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.image import open_image
 from tbdiff.legacycommands import Delete, MakeSpecial
 from tbdiff.legacycreate import create_legacy
 from tbdiff.tree import read_tree
 from tests import metered
+from tests.corpus.debian import Corpus
 from tests.golden_legacy import BASE, GOLDEN, TARGET
 from tests.honest import differences
 from tests.kitchen.sink import base_tree, target_tree
@@ -142,6 +144,25 @@ def test_a_file_that_was_too_large(ground: Path, monkeypatch: pytest.MonkeyPatch
         build(tree, ground / name)
     create_legacy(ground / "base", ground / "target", ground / "image")
     assert differences(ground / "target", applied(ground / "image", ground / "base")) == []
+
+
+def to_the_second(lines: list[str]) -> list[str]:
+    """The differences that remain when times are cut."""
+    times = re.compile(r": mtime (-?\d+) became (-?\d+)$")
+    found = [(line, times.search(line)) for line in lines]
+    return [line for line, time in found if not time or int(time[1]) // SECOND != int(time[2]) // SECOND]
+
+
+def test_a_real_system(corpus: Corpus, ground: Path) -> None:
+    image, tree = ground / "image", ground / "tree"
+    create_legacy(corpus.top / "point-v1", corpus.top / "point-v2", image)
+    tree.mkdir()
+    copy_tree(corpus.top / "point-v1", read_tree(corpus.top / "point-v1"), tree)
+    assert differences(corpus.top / "point-v1", tree) == []
+    ended = metered.run("tbdiff", "apply", image, tree)
+    assert ended.code == 0, ended.err
+    assert ended.memory < MEMORY_MAX, f"{ended.memory >> 20} MiB"
+    assert to_the_second(differing(corpus.top / "point-v2", tree)) == []
 
 
 # --- what the original wrote

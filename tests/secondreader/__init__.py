@@ -15,7 +15,7 @@ from tests.secondreader.listing import DIRECTORY, Entry, read_tree, tree_digest
 from tests.secondreader.metadata import Delta, rebuild
 from tests.secondreader.payload import read_streams
 
-__all__ = ["RefusedError", "Result", "read", "read_tree", "tree_digest"]
+__all__ = ["Bytes", "Delta", "Entry", "RefusedError", "Result", "read", "read_tree", "rebuild", "tree_digest"]
 
 
 @dataclasses.dataclass

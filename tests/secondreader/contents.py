@@ -52,7 +52,9 @@ class Making:
         index, data, size = record.number(), record.number(), record.number()
         demand(index < len(self.needed) and index not in self.made and data >= 4, "no such content")
         entry, literals = self.needed[index], self.streams[data] if data < 8 else Bytes(b"")
-        old = b"".join(self._source(record) for _ in range(limited(record)))
+        sources = [self._source(record) for _ in range(limited(record, 1 << 16))]
+        demand(sum(kind == 2 for kind, _ in sources) <= 16, "too many files to unpack")
+        old = b"".join(content for _, content in sources)
         parts = members(record)
         runs = ((0, entry.size),) if entry.extents is None else entry.extents
         demand(not parts or entry.extents is None, "members of a file with holes")
@@ -95,16 +97,16 @@ class Making:
             )
         return bytes(new + literals.take(size - len(new)))
 
-    def _source(self, record: Bytes) -> bytes:
+    def _source(self, record: Bytes) -> tuple[int, bytes]:
         kind, number = record.number(), record.number()
         demand(kind <= 2, "no such source")
         self.used.add(f"source {kind}")
         if kind == 1:
             demand(number in self.made, "a content that was not made yet")
-            return self.made[number]
+            return kind, self.made[number]
         content = self._base_file(number)
         if kind == 0:
-            return content
+            return kind, content
         out, at = b"", 0
         parts = members(record)
         demand(parts, "an unpacked file without members")
@@ -112,17 +114,19 @@ class Making:
             demand(at + gap + packed <= len(content), "members beyond the end")
             out += content[at : at + gap] + decoded(codec, content[at + gap : at + gap + packed], unpacked)
             at += gap + packed
-        return out + content[at:]
+        return kind, out + content[at:]
 
 
-def limited(record: Bytes) -> int:
+def limited(record: Bytes, most: int) -> int:
     count = record.number()
-    demand(count <= 1 << 16, "beyond the limits")
+    demand(count <= most, "beyond the limits")
     return count
 
 
 def members(record: Bytes) -> list[tuple[int, int, int, int]]:
-    found = [(record.number(), record.number(), record.number(), record.number()) for _ in range(limited(record))]
+    found = [
+        (record.number(), record.number(), record.number(), record.number()) for _ in range(limited(record, 1 << 13))
+    ]
     demand(all(packed and unpacked for _, _, packed, unpacked in found), "an empty member")
     return found
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import unicodedata
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -46,8 +47,8 @@ def read_head(image: Bytes, release: list[bytes] | None, delivery: list[bytes]) 
         raw.append(image.take(size))
     count = image.fixed(1)
     demand(count <= 32, "too many signatures")
-    signatures = [(image.fixed(1), image.take(8), image.take(64)) for _ in range(count)]
-    demand(all(role <= 1 for role, _, _ in signatures), "a role that is unknown")
+    found = [(image.fixed(1), image.fixed(1), image.take(8), limited(image)) for _ in range(count)]
+    signatures = [(role, name, value) for role, sort, name, value in found if sort == 1 and len(value) == 64]
 
     def signed(role: int, keys: list[bytes]) -> bool:
         kind = b"application/vnd.tbdiff." + (b"target", b"way")[role] + b"+json"
@@ -65,6 +66,12 @@ def read_head(image: Bytes, release: list[bytes] | None, delivery: list[bytes]) 
     demand(way["target"] == hashlib.sha256(raw[0]).hexdigest(), "the way leads elsewhere")
     demand(way["container"] == "tbdiff" and target["tree"], "no image of this sort")
     return Head(target, way)
+
+
+def limited(image: Bytes) -> bytes:
+    size = image.fixed(2)
+    demand(size <= 1 << 14, "a signature of too many bytes")
+    return image.take(size)
 
 
 def verifies(key: bytes, signature: bytes, message: bytes) -> bool:
@@ -100,5 +107,9 @@ def fit(form: Any, value: Any) -> bool:
     if form is COUNT:
         return type(value) is int and 0 <= value < 2**63
     if form is PATH:
-        return isinstance(value, str) and all(part not in ("", ".", "..") for part in value.split("/"))
+        return isinstance(value, str) and all(part not in ("", ".", "..") for part in value.split("/")) and plain(value)
     return isinstance(form, str) and isinstance(value, str) and re.fullmatch(form, value) is not None
+
+
+def plain(path: str) -> bool:
+    return len(path.encode()) <= 4095 and all(c == " " or unicodedata.category(c)[0] not in "CZ" for c in path)

@@ -18,6 +18,7 @@ class Delta:
         demand(not stream, "more columns than there are")
         self.fields = columns[9:]
         self.before = [0, 0, 0]
+        self.used: set[int] = set()
         self.sets = list(self._attribute_sets(columns[14]))
         self.removed, self.edited = ([*distances(column)] for column in columns[:2])
         kinds, fields, add_kinds, add_fields = (column.take(len(column.data)) for column in columns[2:6])
@@ -38,7 +39,7 @@ class Delta:
             self.names.append(columns[8].terminated())
         self.edits = [self._stated(kind, fields) for kind, fields in edits]
         self.adds = [self._stated(kind, fields) for kind, fields in adds]
-        demand(not any(columns), "a column holds more than is used")
+        demand(not any(columns) and len(self.used) == len(self.sets), "a column holds more than is used")
         demand(all(fields), "an edit of nothing")
 
     def _stated(self, kind: int, fields: int) -> dict[str, Any]:
@@ -58,6 +59,7 @@ class Delta:
             number = columns[6].number()
             demand(number < len(self.sets), "no such set")
             found["xattrs"] = self.sets[number]
+            self.used.add(number)
         if fields & 32:
             self._content(found, kind)
         if fields & 64:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tbdiff.cli import cli as tbdiff_cli
+from tbdiff import cli as tbdiff_cli
 from tbupdate import cli as tbupdate_cli
 from tbupdate.config import Config
 
@@ -23,8 +23,9 @@ def chapter(title: str) -> str:
 
 
 def groups() -> list[tuple[str, click.Group]]:
-    tbupdate_cli._add_commands()
-    return [("tb-update", tbupdate_cli.cli), ("tbdiff", tbdiff_cli)]
+    for program in (tbupdate_cli, tbdiff_cli):
+        program._add_commands()
+    return [("tb-update", tbupdate_cli.cli), ("tbdiff", tbdiff_cli.cli)]
 
 
 @pytest.mark.parametrize(("program", "group"), groups())

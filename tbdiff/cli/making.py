@@ -1,0 +1,244 @@
+"""The commands that make images and keys."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tbdiff import progress, show
+from tbdiff.cli.terminal import (
+    as_json_option,
+    delta_option,
+    invalid,
+    keys_option,
+    notice,
+    print_json,
+    progress_option,
+    ring,
+    say_if_unchecked,
+    signature_option,
+)
+from tbdiff.errors import Rejected
+
+
+@click.command()
+@click.argument("trees", nargs=-1, required=True, metavar="[BASE] TARGET")
+@click.option("-o", "--output", "out", required=True, metavar="IMAGE", help="The image to write.")
+@click.option("--full", is_flag=True, help="Make a full image: TARGET out of nothing, no BASE.")
+@click.option("--name", default="", help="What the system is called.")
+@click.option("--release", metavar="VERSION", help="The version of the system.")
+@click.option(
+    "--device-type", "device_types", multiple=True, metavar="TYPE", help="Only for these devices; repeatable."
+)
+@click.option("--epoch", type=click.IntRange(min=0), default=0, help="Devices refuse images of a lower epoch later on.")
+@click.option("--kernel", metavar="PATH", help="The kernel in TARGET, where it is not in a usual place.")
+@click.option("--initrd", metavar="PATH", help="The initrd in TARGET, likewise.")
+@click.option("--devicetree", metavar="PATH", help="The device tree in TARGET, likewise.")
+@click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
+@click.option(
+    "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
+)
+@click.option(
+    "--encoders",
+    metavar="all|none|FILE",
+    default="all",
+    help="Which compressors a device re-creates packed files with: those of this machine (default), none, or those "
+    "that `tbdiff encoders --json` wrote there.",
+)
+@click.option("--legacy", is_flag=True, help="In the original format (TBDIFFv0), for its deploy tool; not signed.")
+@as_json_option
+@progress_option
+def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: bool, how: str, **said: Any) -> None:
+    """Write an image that turns a copy of the tree BASE into the tree TARGET."""
+    from tbdiff.create import Label, create_image  # noqa: PLC0415 - devices never make images
+
+    if len(trees) != (1 if full else 2):
+        raise click.UsageError("name TARGET only with --full, else BASE and TARGET")
+    base = None if full else Path(trees[0])
+    if legacy:
+        _create_legacy(base, Path(trees[-1]), Path(out), as_json, how, said)
+        return
+    key, effort, available = said.pop("key"), said.pop("effort"), _available(said.pop("encoders"))
+    try:
+        label = Label(**said)
+        with progress.shown(how) as report:
+            manifest = create_image(
+                base,
+                Path(trees[-1]),
+                Path(out),
+                label=label,
+                key=key,
+                effort=effort,
+                available=available,
+                progress=report,
+                notice=notice,
+            )
+    except ValueError as error:
+        raise click.UsageError(invalid(error)) from None
+    written = Path(out).stat().st_size
+    if as_json:
+        print_json({"image": out, "size": written, "manifest": manifest.model_dump(mode="json")})
+    else:
+        signed = "signed" if key else "not signed"
+        click.echo(f"{out}: {show.size(written)}, {signed}, leads to tree {(manifest.target.tree or '')[:16]}…")
+        if manifest.way.encoders:
+            names = ", ".join(each.partition("=")[0] for each in manifest.way.encoders)
+            notice(f"devices need the compressors {names} as they are here (else: --encoders)")
+
+
+def _available(which: str) -> Any:
+    """The compressors that an image may rely on, as `create_image` takes them."""
+    from tbdiff import encoders  # noqa: PLC0415
+
+    if which == "none":
+        return None
+    if which == "all":
+        return encoders.available
+    try:
+        stated = frozenset(json.loads(Path(which).read_text())["encoders"])
+    except (ValueError, KeyError, TypeError):
+        raise Rejected(f"{which} is not what `tbdiff encoders --json` writes; no image was made") from None
+    return encoders.stated(stated)
+
+
+def _create_legacy(base: Path | None, target: Path, out: Path, as_json: bool, how: str, said: dict[str, Any]) -> None:
+    from tbdiff.legacycreate import create_legacy  # noqa: PLC0415
+
+    told = [
+        option
+        for option, value in said.items()
+        if value and (option, value) not in (("effort", "default"), ("encoders", "all"))
+    ]
+    if told:
+        raise click.UsageError(f"the legacy format has no place for what --{told[0].replace('_', '-')} says")
+    with progress.shown(how) as report:
+        written = create_legacy(base, target, out, progress=report, notice=notice)
+    if as_json:
+        print_json({"image": str(out), "size": written})
+    else:
+        click.echo(f"{out}: {show.size(written)}, in the legacy format, not signed")
+
+
+@click.command()
+@click.argument("key", type=click.Path(path_type=Path))
+@as_json_option
+def keygen(key: Path, as_json: bool) -> None:
+    """Write a new private key to KEY and its public key to KEY.pub."""
+    from tbdiff.signature import create_key  # noqa: PLC0415
+
+    made = create_key(key)
+    if as_json:
+        print_json({"key": str(key), "public": f"{key}.pub", "id": made})
+    else:
+        click.echo(f"{key} is the private key: keep it secret. {key}.pub ({made}) goes to whom your images are for.")
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key.")
+@click.option("--name", default="", help="For a tarball: what the system is called.")
+@click.option("--release", metavar="VERSION", help="For a tarball: the version of the system.")
+@click.option("--device-type", "device_types", multiple=True, metavar="TYPE", help="For a tarball: only these devices.")
+@click.option("--epoch", type=click.IntRange(min=0), default=0, help="For a tarball: its epoch.")
+@click.option("--delta", is_flag=True, help="For a tarball: it is a layer over a base (OCI whiteouts), no full system.")
+@as_json_option
+def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> None:
+    """Sign IMAGE, which stays the same in all else; a tarball's signature goes to IMAGE.sig."""
+    from tbdiff.signing import sign_image  # noqa: PLC0415
+
+    try:
+        place = sign_image(image, key)
+        if place is None:
+            from tbdiff.tarsigning import sign_tarball  # noqa: PLC0415
+
+            place = sign_tarball(image, key, delta=delta, **said)
+        elif delta or any(said.values()):
+            click.echo(
+                "tbdiff: what an image says of itself was fixed when it was made; only its signature is new", err=True
+            )
+    except ValueError as error:
+        raise click.UsageError(invalid(error)) from None
+    if as_json:
+        print_json({"image": str(image), "signature": str(place)})
+    else:
+        click.echo(f"{place} holds the signature.")
+
+
+@click.command()
+@click.argument("image")
+@click.argument("base", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
+@click.option("--name", default="", help="What the system is called.")
+@click.option("--release", metavar="VERSION", help="The version of the system.")
+@click.option("--device-type", "device_types", multiple=True, metavar="TYPE", help="Only for these devices.")
+@click.option("--epoch", type=click.IntRange(min=0), default=0, help="The epoch of the system.")
+@click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
+@click.option(
+    "--scratch",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where to build the result for a while; best on the Btrfs that holds BASE. Default: where the image goes.",
+)
+@keys_option
+@signature_option
+@delta_option
+@progress_option
+@as_json_option
+def convert(
+    image: str,
+    base: Path | None,
+    out: Path,
+    key: Path | None,
+    scratch: Path | None,
+    keys: Path | None,
+    signature: str | None,
+    delta: bool | None,
+    how: str,
+    as_json: bool,
+    **said: Any,
+) -> None:
+    """Make an image of IMAGE, a tarball or one of the legacy format, and of the tree BASE where it goes over one."""
+    from tbdiff import convert as conversion  # noqa: PLC0415 - devices never make images
+    from tbdiff.create import Label  # noqa: PLC0415
+
+    say_if_unchecked(keys)
+    try:
+        with progress.shown(how) as report:
+            manifest = conversion.convert(
+                image,
+                base,
+                out,
+                keys=ring(keys),
+                signature=signature,
+                delta=delta,
+                scratch=scratch,
+                label=Label(**said),
+                key=key,
+                progress=report,
+                notice=notice,
+            )
+    except ValueError as error:
+        raise click.UsageError(invalid(error)) from None
+    if as_json:
+        print_json({"image": str(out), "size": out.stat().st_size, "manifest": manifest.model_dump(mode="json")})
+    else:
+        signed = "signed" if key else "not signed"
+        found = (manifest.target.tree or "")[:16]
+        click.echo(f"{out}: {show.size(out.stat().st_size)}, {signed}, leads to tree {found}…")
+
+
+@click.command("encoders")
+@as_json_option
+def show_encoders(as_json: bool) -> None:
+    """Name the compressors that are here, with their fingerprints: for `tbdiff create --encoders FILE`."""
+    from tbdiff import encoders  # noqa: PLC0415
+
+    found = encoders.here()
+    if as_json:
+        print_json({"encoders": found})
+    else:
+        for each in found:
+            click.echo(each)

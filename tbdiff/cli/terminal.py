@@ -1,0 +1,58 @@
+"""What the commands of tbdiff have in common: options, and how results and notices are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tbdiff import show
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+progress_option = click.option(
+    "--progress", "how", type=click.Choice(["auto", "json", "none"]), default="auto", help="Progress on stderr."
+)
+keys_option = click.option(
+    "--keys",
+    metavar="DIR|FILE",
+    type=click.Path(exists=True, path_type=Path),
+    help="Trust only images signed by these keys (*.pub); without it no signature is looked at.",
+)
+
+signature_option = click.option(
+    "--signature", metavar="FILE|URL", help="A tarball's signature, where it is not beside it as IMAGE.sig."
+)
+delta_option = click.option(
+    "--delta", is_flag=True, default=None, help="A tarball that is a layer over a base (OCI whiteouts), no full system."
+)
+
+
+def ring(keys: Path | None) -> Any:
+    from tbdiff.signature import KeyRing  # noqa: PLC0415
+
+    if keys is None:
+        return None
+    return KeyRing.load(keys) if keys.is_dir() else KeyRing.of([keys])
+
+
+def notice(text: str) -> None:
+    click.echo(f"tbdiff: {text}", err=True)
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    click.echo(json.dumps({"format_version": show.FORMAT_VERSION} | fields, ensure_ascii=False))
+
+
+def invalid(error: ValueError) -> str:
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    first = errors(include_url=False)[0]
+    return f"--{'-'.join(str(part) for part in first['loc'][:1]).replace('_', '-')}: {first['msg']}"
+
+
+def say_if_unchecked(keys: Path | None) -> None:
+    if keys is None:
+        click.echo("tbdiff: no --keys were given, so nobody's signature was asked for", err=True)

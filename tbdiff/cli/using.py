@@ -1,0 +1,117 @@
+"""The commands that use images and look at trees."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tbdiff import progress, show
+from tbdiff.cli.terminal import (
+    as_json_option,
+    delta_option,
+    keys_option,
+    notice,
+    print_json,
+    progress_option,
+    ring,
+    say_if_unchecked,
+    signature_option,
+)
+from tbdiff.errors import Failed, Rejected
+
+
+@click.command()
+@click.argument("image")
+@click.argument("tree", type=click.Path(path_type=Path))
+@keys_option
+@signature_option
+@delta_option
+@progress_option
+@as_json_option
+def apply(image: str, tree: Path, keys: Path | None, how: str, as_json: bool, **tarball: Any) -> None:
+    """Turn TREE, which must be the base of IMAGE (a file, "-" or a URL), into its target."""
+    from tbdiff.image import open_image  # noqa: PLC0415
+    from tbdiff.writer import sync  # noqa: PLC0415
+
+    with progress.shown(how) as report, open_image(image, ring(keys), **tarball) as opened:
+        say_if_unchecked(keys)
+        listing = opened.apply(tree, progress=report)
+        sync(tree)
+        for text in opened.notices:
+            notice(text)
+    if as_json:
+        print_json({"tree": str(tree), "digest": listing.digest.hex(), "entries": len(listing)})
+    else:
+        click.echo(f"{tree} is now tree {listing.digest.hex()[:16]}… ({len(listing):,} entries).")
+
+
+@click.command("show")
+@click.argument("image")
+@click.option("--operations", is_flag=True, help="Every single change.")
+@keys_option
+@signature_option
+@delta_option
+@as_json_option
+def show_image(image: str, operations: bool, keys: Path | None, as_json: bool, **tarball: Any) -> None:
+    """Say who made IMAGE, where it leads, and what it changes."""
+    from tbdiff.image import open_image  # noqa: PLC0415
+
+    with open_image(image, ring(keys), **tarball) as opened:
+        found = opened.changes()
+        arguments = (opened.manifest, opened.digest, opened.signers, opened.claimed_signers, found)
+        if as_json:
+            click.echo(json.dumps(show.as_json(*arguments, everything=operations), ensure_ascii=False))
+        else:
+            for text in show.as_text(*arguments, everything=operations):
+                click.echo(text)
+
+
+@click.command()
+@click.argument("image")
+@click.argument("tree", required=False, type=click.Path(path_type=Path))
+@keys_option
+@signature_option
+@delta_option
+@as_json_option
+@progress_option
+def verify(image: str, tree: Path | None, keys: Path | None, as_json: bool, how: str, **tarball: Any) -> None:
+    """Check every byte of IMAGE; with TREE, that the tree is exactly the image's target."""
+    from tbdiff.image import open_image  # noqa: PLC0415
+    from tbdiff.tree import read_tree  # noqa: PLC0415
+
+    with progress.shown(how) as report, open_image(image, ring(keys), **tarball) as opened:
+        say_if_unchecked(keys)
+        opened.check(report)
+        wanted, signers = opened.manifest.target.tree, opened.signers
+        found = read_tree(tree, progress=report).digest.hex() if tree else None
+    if found is not None and found != wanted:
+        if wanted is None:
+            raise Rejected(f"{image} does not say which tree it leads to, so {tree} cannot be held against it")
+        raise Failed(
+            f"{tree} is not the target of {image}: it is tree {found[:16]}…, the target is {wanted[:16]}…",
+            "`tbdiff show --operations` tells what the image changes.",
+        )
+    if as_json:
+        print_json({"image": image, "whole": True, "signers": list(signers), "tree": found})
+    else:
+        by = f"signed by {', '.join(signers)}" if signers else "its signature was not asked for"
+        click.echo(f"{image} is whole; {by}." + (f" {tree} is exactly its target." if tree else ""))
+
+
+@click.command()
+@click.argument("tree", type=click.Path(path_type=Path))
+@as_json_option
+@progress_option
+def digest(tree: Path, as_json: bool, how: str) -> None:
+    """Print the digest of TREE: the same for two trees exactly if they are the same in everything an image carries."""
+    from tbdiff.tree import read_tree  # noqa: PLC0415
+
+    with progress.shown(how) as report:
+        listing = read_tree(tree, progress=report, notice=notice)
+    if as_json:
+        print_json({"digest": listing.digest.hex(), "entries": len(listing), "size": listing.content_size})
+    else:
+        click.echo(listing.digest.hex())
