@@ -19,7 +19,6 @@ from tbdiff.errors import Failed
 from tbdiff.matching import Available, Match, match
 from tbdiff.pairing import Pairing
 from tbdiff.payload import CONTROL, DATA, DIFFERENCE, StreamWriter
-from tbdiff.rebuild import Rebuilt
 from tbdiff.recipe import BASE, CONTENT, Recipe, Source, unpacked_size
 from tbdiff.tree import Progress
 
@@ -44,11 +43,16 @@ class CarriedContents:
     """What of the target the base does not have; `written` is what a device writes for it, in bytes."""
 
     def __init__(
-        self, base: Listing, rebuilt: Rebuilt, writers: Sequence[StreamWriter], available: Available | None
+        self,
+        base: Listing,
+        target: Listing,
+        pairing: Pairing,
+        writers: Sequence[StreamWriter],
+        available: Available | None,
     ) -> None:
         self._base = base
-        self._needs = needed(base, rebuilt.target)
-        self._pairing = Pairing(base, rebuilt)
+        self._needs = needed(base, target)
+        self._pairing = pairing
         self._writers = writers
         self._available = available
         self._known: dict[bytes, Source] = {}

@@ -44,11 +44,13 @@ def _everything(target: Listing) -> TreeDelta:
     up = parents(target)
     # One for each directory, not one for each entry: there are many.
     above = {n: Ref(n, added=True) for n in set(up)}
-    adds = []
-    for n, entry in enumerate(target.entries):
-        link = Ref(target.index[entry.link], added=True) if entry.kind is Kind.HARDLINK else None
-        adds.append(Add(above[up[n]], replace(entry, path=entry.name), RELEVANT[entry.kind], link=link))
-    return TreeDelta(adds=tuple(adds))
+
+    def adds() -> Iterator[Add]:
+        for n, entry in enumerate(target.entries):
+            link = Ref(target.index[entry.link], added=True) if entry.kind is Kind.HARDLINK else None
+            yield Add(above[up[n]], replace(entry, path=entry.name), RELEVANT[entry.kind], link=link)
+
+    return TreeDelta(adds=adds())
 
 
 class _Comparison:
@@ -83,9 +85,9 @@ class _Comparison:
                 edits.append((number, entry))
         edits.sort(key=lambda pair: pair[0])
         return TreeDelta(
-            removed=tuple(self._removed()),
-            edits=tuple(filter(None, (self._edit(n, entry) for n, entry in edits))),
-            adds=tuple(self._add(entry, source) for entry, source in adds),
+            removed=self._removed(),
+            edits=filter(None, (self._edit(n, entry) for n, entry in edits)),
+            adds=(self._add(entry, source) for entry, source in adds),
         )
 
     def _stands_behind(self, entry: Entry) -> int | None:

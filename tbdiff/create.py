@@ -20,6 +20,7 @@ from tbdiff.errors import Failed, Rejected
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.matching import Available
+from tbdiff.pairing import Pairing
 from tbdiff.payload import LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
 from tbdiff.signature import load_private_key
@@ -81,7 +82,9 @@ def create_image(
             writers[META].write(wire.encode(delta))
             if base:
                 writers[LABELS].write(labels.encode(old, delta))
-            contents = CarriedContents(old, rebuilt, writers, available if effort != "fast" else None)
+            pairing = Pairing(old, delta, rebuilt)
+            usable = available if effort != "fast" else None
+            contents = CarriedContents(old, rebuilt.target, pairing, writers, usable)
             contents.store(base, target, progress)
             for writer in writers:
                 writer.finish()

@@ -77,15 +77,12 @@ class Image(OpenedImage):
             rebuilt = rebuild(base, contents.delta)
             self._check_target(rebuilt)
             self.check_space(tree)
-            # From here on the target's listing says what is stated: this makes room for the contents.
-            delta = contents.delta.bare()
-            del contents
             needs = needed(base, rebuilt.target)
             staging = writer.begin(base)
             for _ in assemble(Contents(streams, base, needs), staging, base, needs, encoders):
                 progress("apply", chunks.done, self.manifest.way.payload)
             streams.check_end(chunks)
-            writer.transform(base, delta, rebuilt, progress)
+            writer.transform(base, contents.delta, rebuilt, progress)
         return rebuilt.target
 
     def _encoders(self) -> list[Factory]:

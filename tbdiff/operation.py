@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from tbdiff.entry import Entry, Kind
+from tbdiff.packed import PackedEntries, PackedItems
 
 
 class Field(enum.IntFlag):
@@ -41,6 +44,16 @@ class Ref:
     index: int
     added: bool = False
 
+    @property
+    def code(self) -> int:
+        """It as one number."""
+        return self.index << 1 | self.added
+
+    @staticmethod
+    def of_code(code: int) -> Ref:
+        """The reference with this code."""
+        return Ref(code >> 1, bool(code & 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Edit:
@@ -71,22 +84,74 @@ class Add:
     link: Ref | None = None
 
 
-@dataclass(frozen=True, slots=True)
+class Edits(PackedItems[Edit]):
+    """Many edits in little memory."""
+
+    __slots__ = ("_fields", "_links", "entries", "indices")
+
+    def __init__(self, edits: Iterable[Edit] = ()) -> None:
+        self.indices = array("L")
+        self._fields = bytearray()
+        self._links: dict[int, Ref] = {}
+        self.entries = PackedEntries(Entry, map(self._taken, edits))
+
+    def _taken(self, edit: Edit) -> Entry:
+        if edit.link is not None:
+            self._links[len(self.indices)] = edit.link
+        self.indices.append(edit.index)
+        self._fields.append(edit.fields)
+        return edit.entry
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def item(self, number: int) -> Edit:
+        """The edit with this number."""
+        fields = Field(self._fields[number])
+        return Edit(self.indices[number], fields, self.entries[number], self._links.get(number))
+
+
+class Adds(PackedItems[Add]):
+    """Many added entries in little memory."""
+
+    __slots__ = ("_fields", "_links", "_parents", "entries", "sources")
+
+    def __init__(self, adds: Iterable[Add] = ()) -> None:
+        self.sources: list[int | None] = []
+        self._parents = array("q")
+        self._fields = bytearray()
+        self._links: dict[int, Ref] = {}
+        self.entries = PackedEntries(Entry, map(self._taken, adds))
+
+    def _taken(self, add: Add) -> Entry:
+        if add.link is not None:
+            self._links[len(self.sources)] = add.link
+        self.sources.append(add.source)
+        self._parents.append(add.parent.code)
+        self._fields.append(add.fields)
+        return add.entry
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def item(self, number: int) -> Add:
+        """The added entry with this number."""
+        fields, parent = Field(self._fields[number]), Ref.of_code(self._parents[number])
+        return Add(parent, self.entries[number], fields, self.sources[number], self._links.get(number))
+
+
+@dataclass(init=False, slots=True)
 class TreeDelta:
     """All that turns one listing into another; `removed`, `edits` by base index, `adds` in the target's order."""
 
-    removed: tuple[int, ...] = ()
-    edits: tuple[Edit, ...] = ()
-    adds: tuple[Add, ...] = ()
+    removed: tuple[int, ...]
+    edits: Edits
+    adds: Adds
 
-    def bare(self) -> TreeDelta:
-        """The same without what is stated, but which fields are: for who has the target's listing."""
-        kinds = {kind: Entry(b"", kind) for kind in Kind}
-        return TreeDelta(
-            self.removed,
-            tuple(replace(edit, entry=kinds[edit.entry.kind]) for edit in self.edits),
-            tuple(replace(add, entry=kinds[add.entry.kind]) for add in self.adds),
-        )
+    def __init__(self, removed: Iterable[int] = (), edits: Iterable[Edit] = (), adds: Iterable[Add] = ()) -> None:
+        self.removed = tuple(removed)
+        self.edits = Edits(edits)
+        self.adds = Adds(adds)
 
     @property
     def empty(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 if TYPE_CHECKING:
     from tbdiff.entry import Entry, Kind
@@ -14,7 +15,41 @@ NOTHING_RARE: tuple[Any, ...] = (b"", (0, 0), (), None)
 TIME_MAX = 2**63 - 1
 
 
-class PackedEntries(Sequence["Entry"]):
+T = TypeVar("T")
+
+
+class PackedItems(Sequence[T]):
+    """Items that are made when they are asked for."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def item(self, number: int) -> T:
+        """The item with this number."""
+
+    @overload
+    def __getitem__(self, number: int) -> T: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, number: int | slice) -> T | Sequence[T]:
+        if isinstance(number, slice):
+            return [self.item(n) for n in range(*number.indices(len(self)))]
+        return self.item(number + len(self) if number < 0 else number)
+
+    def __iter__(self) -> Iterator[T]:
+        return map(self.item, range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]  # like a list, it is compared by what it holds
+
+
+class PackedEntries(PackedItems["Entry"]):
     """Entries by position. An entry is some 350 bytes as an object; packed it is its path and 60 bytes more."""
 
     __slots__ = ("_digests", "_gids", "_make", "_modes", "_rare", "_times", "_uids", "kinds", "paths", "sizes")
@@ -57,17 +92,8 @@ class PackedEntries(Sequence["Entry"]):
         found = bytes(self._digests[32 * number : 32 * number + 32])
         return found if any(found) else b""
 
-    @overload
-    def __getitem__(self, number: int) -> Entry: ...
-
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Entry]: ...
-
-    def __getitem__(self, number: int | slice) -> Entry | Sequence[Entry]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(*number.indices(len(self)))]
-        if number < 0:
-            number += len(self.paths)
+    def item(self, number: int) -> Entry:
+        """The entry with this number."""
         path = self.paths[number]
         link, rdev, xattrs, extents, *time = self._rare.get(number, NOTHING_RARE)
         return self._make(
@@ -84,13 +110,3 @@ class PackedEntries(Sequence["Entry"]):
             xattrs,
             extents,
         )
-
-    def __iter__(self) -> Iterator[Entry]:
-        return map(self.__getitem__, range(len(self.paths)))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]  # like a list, it is compared by what it holds

@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 
 from tbdiff.entry import Entry, Kind, Listing
+from tbdiff.operation import TreeDelta
 from tbdiff.rebuild import Rebuilt
 
 
 class Pairing:
     """The base file for each new content: the one in its place, else one whose path differs in numbers only."""
 
-    def __init__(self, base: Listing, rebuilt: Rebuilt) -> None:
+    def __init__(self, base: Listing, delta: TreeDelta, rebuilt: Rebuilt) -> None:
         self._base = base
         self._in_place = {
-            rebuilt.target.entries[position].path: ref.index
-            for ref, position in rebuilt.places.items()
-            if not ref.added
+            rebuilt.target.entries.paths[place]: index
+            for index, place in zip(delta.edits.indices, rebuilt.edited, strict=True)
         }
         self._alike: dict[bytes, int] = {}
         for n, entry in enumerate(base.entries):

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from tbdiff.entry import Entry, Kind, Listing, check_name, check_path, join, parents, printable
 from tbdiff.errors import Rejected
 from tbdiff.operation import RELEVANT, Field, Ref, TreeDelta
 
+NOWHERE = -1
+
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """The target's listing, and where in it the delta's own entries are."""
+    """The target's listing, and where in it each of the delta's adds and edits is."""
 
     target: Listing
-    places: Mapping[Ref, int]
+    added: Sequence[int]
+    edited: Sequence[int]
 
 
 def rebuild(base: Listing, delta: TreeDelta) -> Rebuilt:
@@ -25,25 +30,7 @@ def rebuild(base: Listing, delta: TreeDelta) -> Rebuilt:
 
 def from_nothing(target: Listing) -> Rebuilt:
     """What `rebuild` would make of the delta from nothing to `target`: the target, which is at hand."""
-    return Rebuilt(target, _EachInItsPlace(len(target)))
-
-
-class _EachInItsPlace(Mapping[Ref, int]):
-    """Where all entries are added in the target's order, an entry's number is its place."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-
-    def __getitem__(self, ref: Ref) -> int:
-        if not ref.added or ref.index >= self._size:
-            raise KeyError(ref)
-        return ref.index
-
-    def __iter__(self) -> Iterator[Ref]:
-        return (Ref(n, added=True) for n in range(self._size))
-
-    def __len__(self) -> int:
-        return self._size
+    return Rebuilt(target, range(len(target)), ())
 
 
 class _Rebuild:
@@ -53,13 +40,14 @@ class _Rebuild:
         self.base = base
         self.delta = delta
         self.removed = set(delta.removed)
-        self.edits = {edit.index: edit for edit in delta.edits}
+        self.edits = {index: n for n, index in enumerate(delta.edits.indices)}
         self.moved = {
             add.source: n
             for n, add in enumerate(delta.adds)
             if add.entry.kind is Kind.DIRECTORY and add.source is not None
         }
-        self.places: dict[Ref, int] = {}
+        self.added = array("l", [NOWHERE]) * len(delta.adds)
+        self.edited = array("l", [NOWHERE]) * len(delta.edits)
         self.count = 0
         # What further names of an inode link to: its path, once it is placed.
         self.firsts: dict[Ref, bytes | None] = {}
@@ -76,7 +64,7 @@ class _Rebuild:
                 self.children.setdefault(self.up[n] << 1, []).append(n << 1)
         for n, add in enumerate(delta.adds):
             if len(base) or n:
-                self.children.setdefault(code(add.parent), []).append(n << 1 | 1)
+                self.children.setdefault(add.parent.code, []).append(n << 1 | 1)
 
     def _check_references(self) -> None:
         size, count = len(self.base.entries), len(self.delta.adds)
@@ -90,26 +78,25 @@ class _Rebuild:
             n in self.removed or n in self.moved for n in self.edits
         ):
             raise Rejected("the image edits what it removes or moves, or edits nothing")
-        if any(add.source is not None and not 0 < add.source < size for add in self.delta.adds):
+        if any(source is not None and not 0 < source < size for source in self.delta.adds.sources):
             raise Rejected("the image takes over an entry that its base does not have")
         sources = [a.source for a in self.delta.adds if a.entry.kind is Kind.DIRECTORY and a.source is not None]
         if len(sources) != len(self.moved):
             # Moved into itself, it would never end.
             raise Rejected("the image moves one directory to two places")
-        for n, add in enumerate(self.delta.adds):
-            if size or n:
-                check_name(add.entry.path)
+        for name in self.delta.adds.entries.paths[0 if size else 1 :]:
+            check_name(name)
         refs = [edit.link for edit in self.delta.edits if edit.link]
         refs += [add.link for add in self.delta.adds if add.link]
         refs += [add.parent for add in self.delta.adds]
         if any(not 0 <= ref.index < (count if ref.added else size) for ref in refs):
             raise Rejected("the image refers to an entry that is not there")
-        if not size and not (count and self.delta.adds[0].entry.kind is Kind.DIRECTORY):
+        if not size and not (count and self.delta.adds.entries.kinds[0] is Kind.DIRECTORY):
             raise Rejected("the image does not begin with a root directory")
 
     def result(self) -> Rebuilt:
         """Descend from the root; what is not reached from it was referred to in a circle."""
-        return Rebuilt(Listing(self._entries()), self.places)
+        return Rebuilt(Listing(self._entries()), self.added, self.edited)
 
     def _entries(self) -> Iterator[Entry]:
         stack: list[tuple[int, bytes]] = [(0 if len(self.base) else 1, b"")]
@@ -129,10 +116,9 @@ class _Rebuild:
                 yield self._placed(child, join(path, name))
             stack.extend((child, join(path, name)) for name, child in directories)
         expected = sum(len(held) for held in self.children.values()) + 1
-        if self.count != expected - self._below_removed() or len(self.places) != len(self.edits) + len(self.delta.adds):
+        if self.count != expected - self._below_removed() or NOWHERE in self.added or NOWHERE in self.edited:
             raise Rejected("the image makes or edits entries in a directory that is not in the tree")
-        adds = [self.places[Ref(n, added=True)] for n in range(len(self.delta.adds))]
-        if adds != sorted(adds):
+        if any(one > other for one, other in pairwise(self.added)):
             raise Rejected("the image does not add entries in the tree's order")
 
     def _below_removed(self) -> int:
@@ -148,35 +134,36 @@ class _Rebuild:
     def _identity(self, number: int) -> int:
         """What a directory's children call it."""
         if number & 1:
-            source = self.delta.adds[number >> 1].source
+            source = self.delta.adds.sources[number >> 1]
             if source is not None:
                 return source << 1
         return number
 
     def _kind(self, number: int) -> Kind:
-        return self.delta.adds[number >> 1].entry.kind if number & 1 else self.base.entries.kinds[number >> 1]
+        return self.delta.adds.entries.kinds[number >> 1] if number & 1 else self.base.entries.kinds[number >> 1]
 
     def _name(self, number: int) -> bytes:
         if number & 1:
-            return self.delta.adds[number >> 1].entry.path
+            return self.delta.adds.entries.paths[number >> 1]
         return self.base.entries.paths[number >> 1].rpartition(b"/")[2]
 
     def _placed(self, number: int, path: bytes) -> Entry:
         """The entry with this code, at `path`."""
-        ref = Ref(number >> 1, bool(number & 1))
+        ref = Ref.of_code(number)
         if ref.added:
             add = self.delta.adds[ref.index]
             if path:
                 check_path(path)
             source = self.base.entries[add.source] if add.source is not None else None
             entry, link = merged(source, add.entry, add.fields, path), add.link
-            self.places[ref] = self.count
+            self.added[ref.index] = self.count
         else:
-            kept, edit = self.base.entries[ref.index], self.edits.get(ref.index)
+            kept, stated = self.base.entries[ref.index], self.edits.get(ref.index)
             link = Ref(self.linked[kept.link]) if kept.kind is Kind.HARDLINK else None
-            if edit is not None:
+            if stated is not None:
+                edit = self.delta.edits[stated]
                 entry, link = merged(kept, edit.entry, edit.fields, path), edit.link or link
-                self.places[ref] = self.count
+                self.edited[stated] = self.count
             else:
                 entry = kept if kept.path == path else replace(kept, path=path)
         if entry.extents and sum(entry.extents[-1]) > entry.size:
@@ -190,11 +177,6 @@ class _Rebuild:
         if ref in self.firsts and entry.kind is not Kind.DIRECTORY:
             self.firsts[ref] = path
         return entry
-
-
-def code(ref: Ref) -> int:
-    """A reference as one number."""
-    return ref.index << 1 | ref.added
 
 
 def _by_name(pair: tuple[bytes, int]) -> bytes:

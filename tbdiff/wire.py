@@ -26,14 +26,8 @@ SIZE_MAX = 2**63 - 1
 # What Linux has.
 MAJOR_MAX = 2**12 - 1
 MINOR_MAX = 2**20 - 1
-
-
-def _code(ref: Ref) -> int:
-    return ref.index << 1 | ref.added
-
-
-def _ref(code: int) -> Ref:
-    return Ref(code >> 1, bool(code & 1))
+# No listing in memory has as many entries.
+NUMBER_MAX = 2**40
 
 
 class _Fields:
@@ -102,8 +96,8 @@ class _Fields:
         elif entry.kind is Kind.SYMLINK:
             self.targets += entry.link + b"\0"
         elif entry.kind is Kind.HARDLINK and link is not None:
-            self.links.signed(_code(link) - self._link)
-            self._link = _code(link)
+            self.links.signed(link.code - self._link)
+            self._link = link.code
         else:
             self.devices.number(entry.rdev[0])
             self.devices.number(entry.rdev[1])
@@ -129,8 +123,8 @@ def encode(delta: TreeDelta) -> bytes:
     last_parent = last_source = 0
     for add in delta.adds:
         fields.state(add.entry, add.fields, add.link)
-        add_parents.signed(_code(add.parent) - last_parent)
-        last_parent = _code(add.parent)
+        add_parents.signed(add.parent.code - last_parent)
+        last_parent = add.parent.code
         if add.source is None:
             add_sources.number(0)
         else:
@@ -224,7 +218,7 @@ class _Reader:
                 if not 0 < len(target) <= LINK_MAX:
                     raise Rejected("the image holds a symbolic link that no system can hold")
             elif kind is Kind.HARDLINK:
-                link = _ref(take(self.links))
+                link = Ref.of_code(take(self.links))
             else:
                 rdev = (take_below(self.devices, MAJOR_MAX), take_below(self.devices, MINOR_MAX))
         extents = self._extents(size) if fields & Field.EXTENTS else None
@@ -322,21 +316,25 @@ def decode(data: bytes) -> TreeDelta:
         raise Rejected("the image's metadata does not fit together")
     if not len(add_kinds) == len(add_fields) == len(add_parents) == len(add_sources) == len(names):
         raise Rejected("the image's metadata does not fit together")
-    if any(code < 0 for code in add_parents):
+    if any(not 0 <= code < NUMBER_MAX for code in (*add_parents, *indices)):
         raise Rejected("the image refers to an entry that is not there")
     read.fields()
-    edits = []
-    for index, kind, fields in zip(indices, edit_kinds, edit_fields, strict=True):
-        entry, link = read.state(kind, Field(fields), b"")
-        edits.append(Edit(index, Field(fields), entry, link))
-    adds = []
-    for n, (kind, fields) in enumerate(zip(add_kinds, add_fields, strict=True)):
-        # Only the root of a full image has no name.
-        name = check_name(names[n]) if n or names[n] else b""
-        entry, link = read.state(kind, Field(fields), name)
-        adds.append(Add(_ref(add_parents[n]), entry, Field(fields), add_sources[n], link))
+
+    def edits() -> Iterator[Edit]:
+        for index, kind, fields in zip(indices, edit_kinds, edit_fields, strict=True):
+            entry, link = read.state(kind, Field(fields), b"")
+            yield Edit(index, Field(fields), entry, link)
+
+    def adds() -> Iterator[Add]:
+        for n, (kind, fields) in enumerate(zip(add_kinds, add_fields, strict=True)):
+            # Only the root of a full image has no name.
+            name = check_name(names[n]) if n or names[n] else b""
+            entry, link = read.state(kind, Field(fields), name)
+            yield Add(Ref.of_code(add_parents[n]), entry, Field(fields), add_sources[n], link)
+
+    delta = TreeDelta(removed, edits(), adds())
     read.check_end()
-    return TreeDelta(tuple(removed), tuple(edits), tuple(adds))
+    return delta
 
 
 def _sources(data: bytes) -> Iterator[int | None]:

@@ -7,6 +7,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
@@ -15,7 +16,7 @@ from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Kind, Listing, parents, printable
 from tbdiff.errors import Failed, Stop
 from tbdiff.metadata import check_holes, set_metadata, set_metadata_at
-from tbdiff.operation import Field, Ref, TreeDelta
+from tbdiff.operation import Add, Edit, Field, TreeDelta
 from tbdiff.rebuild import Rebuilt
 from tbdiff.staging import Staging, lock, remove
 from tbdiff.tree import STAGING, Progress, quiet
@@ -88,7 +89,7 @@ class _Transformation:
         self._base = base
         self._delta = delta
         self._target = rebuilt.target
-        self._places = rebuilt.places
+        self._rebuilt = rebuilt
         self._moved: dict[int, bytes] = {}
         self._up = parents(base)
         self._users: Counter[bytes] = Counter()
@@ -103,17 +104,22 @@ class _Transformation:
             step()
         progress("change", len(steps), len(steps))
 
-    def _entry(self, ref: Ref) -> Entry:
-        return self._target.entries[self._places[ref]]
+    def _added(self) -> Iterator[tuple[Add, Entry]]:
+        """What is added, with the target's entry for it."""
+        return zip(self._delta.adds, map(self._target.entries.item, self._rebuilt.added), strict=True)
+
+    def _edited(self) -> Iterator[tuple[Edit, Entry]]:
+        """What is edited, likewise."""
+        return zip(self._delta.edits, map(self._target.entries.item, self._rebuilt.edited), strict=True)
 
     def _new_files(self) -> Iterator[Entry]:
         """The files of the target that get an inode of their own, in the order in which they are placed."""
-        for n, add in enumerate(self._delta.adds):
-            if add.entry.kind is Kind.FILE:
-                yield self._entry(Ref(n, added=True))
-        for edit in self._delta.edits:
-            if edit.entry.kind is Kind.FILE and edit.fields & (Field.CONTENT | Field.EXTENTS):
-                yield self._entry(Ref(edit.index))
+        for _, entry in self._added():
+            if entry.kind is Kind.FILE:
+                yield entry
+        for edit, entry in self._edited():
+            if entry.kind is Kind.FILE and edit.fields & (Field.CONTENT | Field.EXTENTS):
+                yield entry
 
     def prepare(self) -> None:
         """Stage what is only elsewhere in the base now, and see that holes hold nothing, while nothing changed yet."""
@@ -138,15 +144,17 @@ class _Transformation:
 
     def _stated(self, kind: Kind) -> set[int]:
         """Where in the target those entries of a kind are that the delta states."""
-        places = {self._places[Ref(n, True)] for n, add in enumerate(self._delta.adds) if add.entry.kind is kind}
-        return places | {self._places[Ref(edit.index)] for edit in self._delta.edits if edit.entry.kind is kind}
+        kinds = self._target.entries.kinds
+        return {place for place in chain(self._rebuilt.added, self._rebuilt.edited) if kinds[place] is kind}
 
     # --- the steps
 
     def _move_out(self) -> None:
         """Take moved directories out of the way, the deepest first, so that the paths of the others still hold."""
         sources = {
-            add.source for add in self._delta.adds if add.entry.kind is Kind.DIRECTORY and add.source is not None
+            source
+            for source, kind in zip(self._delta.adds.sources, self._delta.adds.entries.kinds, strict=True)
+            if kind is Kind.DIRECTORY and source is not None
         }
         for number in sorted(sources, reverse=True):
             directory, name = self._tree.parent(self._base.entries[number].path)
@@ -169,8 +177,7 @@ class _Transformation:
             remove(self._tree, self._location(number))
 
     def _add(self) -> None:
-        for n, add in enumerate(self._delta.adds):
-            entry = self._entry(Ref(n, added=True))
+        for add, entry in self._added():
             if not entry.path:
                 continue
             if entry.kind is Kind.DIRECTORY:
@@ -185,8 +192,7 @@ class _Transformation:
                 self._put(entry)
 
     def _edit(self) -> None:
-        for edit in self._delta.edits:
-            entry = self._entry(Ref(edit.index))
+        for edit, entry in self._edited():
             if entry.kind in (Kind.DIRECTORY, Kind.HARDLINK):
                 continue
             if edit.fields & (Field.CONTENT | Field.EXTENTS):

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-MAKER = Path(__file__).parents[3] / "shared/corpus/make-corpus.sh"
+from tests.corpus import maker
+
+# Made when the image is whole.
+COMPLETE = "corpus.txt"
 SUBVOLUMES = ("point-v1", "point-v2", "tiny-v2")
 
 
@@ -49,11 +52,11 @@ def corpus() -> Iterator[Corpus]:
     with (cache() / "build.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = top.is_mount()
-        if not _is_complete():
+        if not (cache() / COMPLETE).exists():
             print(f"building the corpus in {cache()}: some minutes, once", file=sys.stderr)
-            (cache() / "corpus.img").unlink(missing_ok=True)
-            subprocess.run(["bash", MAKER, cache()], check=True, stdout=sys.stderr)
+            _build(top)
         elif not found:
+            top.mkdir(exist_ok=True)
             subprocess.run(["mount", "-o", "loop,noatime", cache() / "corpus.img", top], check=True)
     try:
         if not all((top / name).is_dir() for name in SUBVOLUMES):
@@ -64,10 +67,12 @@ def corpus() -> Iterator[Corpus]:
             subprocess.run(["umount", top], check=True)
 
 
-def _is_complete() -> bool:
-    """Whether its maker came to the end."""
-    told = cache() / "corpus.txt"
-    return told.exists() and " done;" in told.read_text()
+def _build(top: Path) -> None:
+    if top.is_mount():
+        subprocess.run(["umount", top], check=True)
+    top.mkdir(exist_ok=True)
+    maker.build(cache() / "corpus.img", top)
+    (cache() / COMPLETE).touch()
 
 
 if __name__ == "__main__":
