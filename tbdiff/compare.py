@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tbdiff.entry import Entry, Kind, Listing, join, parents
+from tbdiff.entry import Entry, Kind, Listing, join, numberless, parents
 from tbdiff.operation import RELEVANT, Add, Edit, Field, Ref, TreeDelta
 
 
@@ -62,8 +61,9 @@ class _Comparison:
         self.sources = sources  # target directory -> base directory that it is
         self.kept: set[int] = {0}  # base entries that live on in their place
         self.moved: set[int] = set()  # base directories that live on elsewhere
-        self.added: dict[bytes, int] = {}  # target path -> number of its add
-        self.refs: dict[bytes, Ref] = {b"": Ref(0)}  # target path -> what it is called in the delta
+        self.linked = {entry.link for _, entry in target.of_kind(Kind.HARDLINK)}
+        # What the delta calls the directories of the target and the first names of its hard links.
+        self.refs: dict[bytes, Ref] = {b"": Ref(0)}
         self.by_digest: dict[bytes, list[int]] = {}
         for n, entry in enumerate(base.entries):
             if entry.kind is Kind.FILE:
@@ -71,23 +71,25 @@ class _Comparison:
 
     def delta(self) -> TreeDelta:
         """Walk the target once, then see what of the base is left over."""
-        edits: list[tuple[int, Entry]] = []
-        adds: list[tuple[Entry, int | None]] = []
-        for entry in self.target.entries:
+        edits: list[Edit] = []
+        adds: list[tuple[int, int | None]] = []
+        for place, entry in enumerate(self.target.entries):
             number = self._stands_behind(entry)
             if number is None:
                 source = self._source_of(entry)
                 self._name_add(entry, source, len(adds))
-                adds.append((entry, source))
+                adds.append((place, source))
             else:
                 self.kept.add(number)
-                self.refs[entry.path] = Ref(number)
-                edits.append((number, entry))
-        edits.sort(key=lambda pair: pair[0])
+                self._name(entry, Ref(number))
+                edit = self._edit(number, entry)
+                if edit is not None:
+                    edits.append(edit)
+        edits.sort(key=lambda edit: edit.index)
         return TreeDelta(
             removed=self._removed(),
-            edits=filter(None, (self._edit(n, entry) for n, entry in edits)),
-            adds=(self._add(entry, source) for entry, source in adds),
+            edits=edits,
+            adds=(self._add(self.target.entries[place], source) for place, source in adds),
         )
 
     def _stands_behind(self, entry: Entry) -> int | None:
@@ -113,13 +115,16 @@ class _Comparison:
         same_name = [n for n in candidates if self.base.entries[n].name == entry.name]
         return next(iter(same_name or candidates), None)
 
+    def _name(self, entry: Entry, ref: Ref) -> None:
+        if entry.kind is Kind.DIRECTORY or entry.path in self.linked:
+            self.refs[entry.path] = ref
+
     def _name_add(self, entry: Entry, source: int | None, number: int) -> None:
-        self.added[entry.path] = number
         if entry.kind is Kind.DIRECTORY and source is not None:
             self.moved.add(source)
-            self.refs[entry.path] = Ref(source)
+            self._name(entry, Ref(source))
         else:
-            self.refs[entry.path] = Ref(number, added=True)
+            self._name(entry, Ref(number, added=True))
 
     def _edit(self, number: int, entry: Entry) -> Edit | None:
         old = self.base.entries[number]
@@ -161,7 +166,7 @@ def _directory_sources(base: Listing, target: Listing) -> dict[bytes, int]:
         prints = _fingerprints(base)
         for n, entry in leftover:
             alike.setdefault(prints[entry.path], []).append(n)
-            alike.setdefault(_normalised(entry.path), []).append(n)
+            alike.setdefault(numberless(entry.path), []).append(n)
         target_prints = _fingerprints(target)
     sources = {b"": 0}
     taken: set[int] = {0}
@@ -175,7 +180,7 @@ def _directory_sources(base: Listing, target: Listing) -> dict[bytes, int]:
             if number is not None and (base.entries[number].kind is not Kind.DIRECTORY or number in taken):
                 number = None
         if number is None and leftover:
-            candidates = alike.get(target_prints[entry.path], []) + alike.get(_normalised(entry.path), [])
+            candidates = alike.get(target_prints[entry.path], []) + alike.get(numberless(entry.path), [])
             number = next((n for n in candidates if n not in taken), None)
         if number is not None:
             taken.add(number)
@@ -186,11 +191,6 @@ def _directory_sources(base: Listing, target: Listing) -> dict[bytes, int]:
 def _is_directory(listing: Listing, path: bytes) -> bool:
     entry = listing.get(path)
     return entry is not None and entry.kind is Kind.DIRECTORY
-
-
-def _normalised(path: bytes) -> bytes:
-    """The path with its numbers made alike: a new kernel's or library's directory resembles the old one's."""
-    return re.sub(rb"\d+", b"#", path)
 
 
 def _fingerprints(listing: Listing) -> dict[bytes, bytes]:

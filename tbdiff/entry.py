@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 import struct
 from array import array
 from collections.abc import Collection, Iterable, Iterator
@@ -99,6 +100,11 @@ def printable(path: bytes) -> str:
 def join(parent: bytes, name: bytes) -> bytes:
     """The path of `name` in the directory `parent`."""
     return parent + b"/" + name if parent else name
+
+
+def numberless(path: bytes) -> bytes:
+    """The path with its numbers made alike: those of a new kernel or library resemble the old one's."""
+    return re.sub(rb"\d+", b"#", path)
 
 
 def canonical_key(path: bytes) -> list[tuple[bool, bytes]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from tbdiff.entry import Entry, Kind, Listing
+from tbdiff.entry import Entry, Kind, Listing, numberless
 from tbdiff.operation import TreeDelta
 from tbdiff.rebuild import Rebuilt
 
@@ -21,20 +19,15 @@ class Pairing:
         self._alike: dict[bytes, int] = {}
         for n, entry in enumerate(base.entries):
             if entry.kind is Kind.FILE and entry.size:
-                self._alike.setdefault(normalised(entry.path), n)
+                self._alike.setdefault(numberless(entry.path), n)
 
     def source(self, entry: Entry) -> int | None:
         """The number of the base entry to build on, if there is a likely one."""
         for number in (
             self._in_place.get(entry.path),
             self._base.index.get(entry.path),
-            self._alike.get(normalised(entry.path)),
+            self._alike.get(numberless(entry.path)),
         ):
             if number is not None and self._base.entries[number].kind is Kind.FILE and self._base.entries[number].size:
                 return number
         return None
-
-
-def normalised(path: bytes) -> bytes:
-    """The path with its numbers made alike: those of a new kernel's or library's files resemble the old one's."""
-    return re.sub(rb"\d+", b"#", path)
