@@ -63,6 +63,22 @@ def described(delta: TreeDelta, name_of: NameOf) -> list[Change]:
     return sorted(found, key=lambda change: (change.path is None, change.path or b""))
 
 
+def stated_contents(delta: TreeDelta, names: dict[int, bytes]) -> list[tuple[bytes | None, Entry]]:
+    """The files whose content a delta states, each with its path in the target (None where no label tells it)."""
+    told = _Description(delta, lambda number: names[number].rstrip(b"/") if number in names else None)
+    found = [
+        (told.place(Ref(edit.index)), edit.entry)
+        for edit in delta.edits
+        if edit.entry.kind is Kind.FILE and edit.fields & Field.CONTENT
+    ]
+    found += (
+        (path, add.entry)
+        for path, add in zip(told.added_paths, delta.adds, strict=True)
+        if add.entry.kind is Kind.FILE and add.fields & Field.CONTENT
+    )
+    return found
+
+
 class _Description:
     """A delta being put into words."""
 
@@ -72,15 +88,15 @@ class _Description:
         self.added_paths: list[bytes | None] = []
         self.moves: dict[bytes, bytes] = {}
         for add in delta.adds:
-            above = self._place(add.parent)
+            above = self.place(add.parent)
             path = join(above, add.entry.path) if above is not None else None
             self.added_paths.append(path)
             source = name_of(add.source) if add.source is not None else None
             if add.entry.kind is Kind.DIRECTORY and source is not None and path is not None:
                 self.moves[source] = path
 
-    def _place(self, ref: Ref) -> bytes | None:
-        """Where the directory that `ref` means is in the target."""
+    def place(self, ref: Ref) -> bytes | None:
+        """Where what `ref` means is in the target."""
         if ref.added:
             # The root of a full image is its own parent.
             return self.added_paths[ref.index] if ref.index < len(self.added_paths) else b""

@@ -51,6 +51,20 @@ class Sink(Protocol):
         """A part of the sources, not longer than STEP."""
 
 
+class Nowhere:
+    """The sink of who only wants to get past a content."""
+
+    def write(self, data: bytes, /) -> None:
+        """Forget it."""
+
+    def take(self, offset: int, length: int, /) -> None:
+        """Forget it."""
+
+    def read(self, offset: int, length: int, /) -> bytes:
+        """As good as any bytes."""
+        return bytes(length)
+
+
 class Contents:
     """The recipes of a payload, one after the other, each for one of the needed contents."""
 

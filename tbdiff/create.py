@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from tbdiff import encoders, labels, wire
 from tbdiff.carry import CarriedContents
 from tbdiff.compare import compare
-from tbdiff.content import Contents, needed
+from tbdiff.content import Contents, Nowhere, needed
 from tbdiff.entry import EMPTY, Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.head import Head
@@ -110,27 +110,13 @@ def _stream_writers(place: Path, stack: ExitStack, level: int) -> list[StreamWri
     ]
 
 
-class _Nowhere:
-    """The sink of who only wants to know in which order streams are needed."""
-
-    def write(self, data: bytes, /) -> None:
-        """Forget it."""
-
-    def take(self, offset: int, length: int, /) -> None:
-        """Forget it."""
-
-    def read(self, offset: int, length: int, /) -> bytes:
-        """As good as any bytes."""
-        return bytes(length)
-
-
 def _as_a_device(streams: Streams, base: Listing, rebuilt: Rebuilt) -> None:
     """Read the streams as `apply` does."""
     streams.read(META, streams.left(META))
     streams.read(LABELS, streams.left(LABELS))
     contents = Contents(streams, base, needed(base, rebuilt.target))
     for recipe, record in contents:
-        contents.follow(recipe, record, _Nowhere())
+        contents.follow(recipe, record, Nowhere())
 
 
 def _head(label: Label, new: Listing, old: Listing, payload: BinaryIO, way: dict[str, Any]) -> Head:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from tbdiff import labels, wire
 from tbdiff.assembly import assemble
 from tbdiff.changes import Change, image_changes
 from tbdiff.content import Contents, needed
-from tbdiff.entry import EMPTY, Listing
+from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.legacycommands import START as LEGACY_START
@@ -26,6 +26,7 @@ from tbdiff.tree import Progress, quiet, read_tree
 from tbdiff.writer import TransformError, TreeWriter
 
 if TYPE_CHECKING:
+    from tbdiff.costs import Costs
     from tbdiff.encoders import Factory
 
 META_MAX = 1 << 27
@@ -39,6 +40,17 @@ class Changes:
     labels: dict[int, bytes]
 
 
+@dataclass(frozen=True)
+class Over:
+    """An image over its base, as far as its names: `contents`, those of `needs`, can be read once."""
+
+    base: Listing
+    delta: TreeDelta
+    rebuilt: Rebuilt
+    needs: Sequence[Entry]
+    contents: Contents
+
+
 class Image(OpenedImage):
     """A `.tbdiff` image: a listing's delta in columns, and the contents that its base does not have."""
 
@@ -46,6 +58,32 @@ class Image(OpenedImage):
         """What it changes, in words."""
         contents = self.contents()
         return image_changes(contents.delta, contents.labels)
+
+    def costs(self) -> Costs:
+        """What its bytes are spent on."""
+        from tbdiff import costs  # noqa: PLC0415 - a device has no use for it
+        from tbdiff.metering import Metered  # noqa: PLC0415
+
+        way, head = self.manifest.way, self._source.position
+        signatures = head - len(MAGIC) - 8 - len(self._head.target) - len(self._head.way)
+        chunks = Chunks(self._source, way)
+        streams = Metered(way.streams, frames_of(chunks))
+        contents = self._contents(streams)
+        found = costs.weigh(streams)
+        streams.check_end(chunks)
+        before = head - signatures + 32 * way.chunk_count
+        return costs.account(streams, found, contents.delta, contents.labels, head=before, signatures=signatures)
+
+    def over(self, tree: Path | None, progress: Progress = quiet) -> Over:
+        """What it makes of its base `tree` (None for a full image); the contents are still to be read."""
+        base = EMPTY if tree is None else self._check_base(tree, None, progress)
+        streams = self._streams()[1]
+        contents = self._contents(streams)
+        labels.check(contents.labels, base)
+        rebuilt = rebuild(base, contents.delta)
+        self._check_target(rebuilt)
+        needs = needed(base, rebuilt.target)
+        return Over(base, contents.delta, rebuilt, needs, Contents(streams, base, needs))
 
     def contents(self) -> Changes:
         """Read only what the image changes."""

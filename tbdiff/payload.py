@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 from tbdiff.compression import zstd
@@ -99,7 +99,8 @@ class Chunks:
             raise Rejected("the image goes on behind its end")
 
 
-def _decompressor() -> zstd.ZstdDecompressor:
+def decompressor() -> zstd.ZstdDecompressor:
+    """What unpacks a stream, in a window of bounded size."""
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
 
 
@@ -109,7 +110,7 @@ class _Stream:
     def __init__(self, size: int) -> None:
         self.left = size
         self.held: deque[bytes] = deque()
-        self._zstd = _decompressor()
+        self._zstd = decompressor()
         self._buffer = b""
         self._at = 0
         self.started = False
@@ -141,7 +142,7 @@ class _Stream:
         """Make room for others, if its end was seen already."""
         if self._zstd.eof and not self.left and not self._zstd.unused_data and self._at == len(self._buffer):
             # One that was not begun has no window yet.
-            self._zstd, self._buffer, self._at, self.started = _decompressor(), b"", 0, False
+            self._zstd, self._buffer, self._at, self.started = decompressor(), b"", 0, False
 
     def check_end(self) -> None:
         """Everything was used, and the compressed stream says so too."""
@@ -214,8 +215,11 @@ class Streams:
         self._check_held(wanted)
 
     def _check_held(self, wanted: int | None = None) -> None:
-        others = (s for n, s in enumerate(self._streams) if n != wanted)
-        if sum(len(part) for stream in others for part in stream.held) > HELD_MAX:
+        self._limit(stream.held for n, stream in enumerate(self._streams) if n != wanted)
+
+    @staticmethod
+    def _limit(held: Iterable[Iterable[bytes]]) -> None:
+        if sum(len(part) for parts in held for part in parts) > HELD_MAX:
             raise Rejected("the image's streams are interleaved so that they cannot be read in one pass")
 
     def _hold(self, number: int, data: bytes) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tbdiff.changes import Change
 from tbdiff.entry import printable
 from tbdiff.manifest import Manifest, Way
+
+if TYPE_CHECKING:
+    from tbdiff.costs import Costs
 
 FORMAT_VERSION = 1
 SHOWN = 20
@@ -84,16 +87,61 @@ def _summary(found: Sequence[Change]) -> Iterator[str]:
 
 def line(change: Change) -> str:
     """One change as a line."""
-    parts = [SIGNS[change.kind], printable(change.path or b"") or "/" if change.path is not None else "(unnamed)"]
+    name = printable(change.path or b"") or "/" if change.path is not None else "(unnamed)"
+    amount = [] if change.size is None else [size(change.size)]
+    return " ".join([SIGNS[change.kind], name, *details(change), *amount])
+
+
+def details(change: Change) -> list[str]:
+    """What there is to say of a change, but its name and size."""
     if change.kind == "renamed":
-        parts.append(f"(was {printable(change.source or b'')})")
-    elif change.source is not None:
-        parts.append(f"(copy of {printable(change.source)})")
-    elif change.what and change.kind == "changed":
-        parts.append(f"({', '.join(change.what)})")
-    if change.size is not None:
-        parts.append(f"{size(change.size)}")
-    return " ".join(parts)
+        return [f"(was {printable(change.source or b'')})"]
+    if change.source is not None:
+        return [f"(copy of {printable(change.source)})"]
+    if change.what and change.kind == "changed":
+        return [f"({', '.join(change.what)})"]
+    return []
+
+
+CAUSES = {
+    "delta": "deltas: contents built on other files",
+    "recompressed": "deltas of what packed files hold",
+    "new": "new contents",
+    "metadata": "metadata of all entries",
+    "names": "names for `show`",
+    "signatures": "signatures",
+    "head": "manifest, digests of chunks, framing",
+}
+
+
+def costs_text(costs: Costs) -> Iterator[str]:
+    """What an image's bytes are spent on, as lines of text."""
+    yield f"{size(costs.size):>11}  in all"
+    yield ""
+    for cause, stored in costs.causes.items():
+        if stored:
+            count = sum(file.cause == cause for file in costs.files)
+            files = f" ({count:,} files)" if count else ""
+            yield f"{size(stored):>11} {100 * stored / costs.size:5.1f} %  {CAUSES[cause]}{files}"
+    if costs.files:
+        yield ""
+        yield f"The {SHOWN} dearest files (all with --json):" if len(costs.files) > SHOWN else "The files:"
+    for file in costs.files[:SHOWN]:
+        name = "(only the base tells its name)" if file.path is None else printable(file.path)
+        share = 100 * file.stored / costs.size
+        yield f"{size(file.stored):>11} {share:5.1f} %  {name} ({file.cause}, of {size(file.size)})"
+
+
+def costs_json(costs: Costs) -> dict[str, Any]:
+    """The same as a document."""
+    return {
+        "size": costs.size,
+        "causes": costs.causes,
+        "files": [
+            _path_json(file.path) | {"cause": file.cause, "stored": file.stored, "size": file.size}
+            for file in costs.files
+        ],
+    }
 
 
 def as_json(
@@ -126,12 +174,17 @@ def as_json(
 
 def change_json(change: Change) -> dict[str, Any]:
     """One change; `path_bytes` in hex where the path is no valid UTF-8."""
-    fields: dict[str, Any] = {"kind": change.kind, "path": None if change.path is None else printable(change.path)}
-    if change.path is not None and change.path != fields["path"].encode():
-        fields["path_bytes"] = change.path.hex()
+    fields = {"kind": change.kind} | _path_json(change.path)
     fields["what"] = list(change.what)
     if change.source is not None:
         fields["source"] = printable(change.source)
     if change.size is not None:
         fields["size"] = change.size
+    return fields
+
+
+def _path_json(path: bytes | None) -> dict[str, Any]:
+    fields: dict[str, Any] = {"path": None if path is None else printable(path)}
+    if path is not None and path != fields["path"].encode():
+        fields["path_bytes"] = path.hex()
     return fields

@@ -20,12 +20,13 @@ def is_url(source: str) -> bool:
 
 
 class Source:
-    """An open image: `read`, and the name under which messages speak of it."""
+    """An open image: `read`, how far it was read, and the name under which messages speak of it."""
 
     def __init__(self, name: str, stream: Readable) -> None:
         self.name = name
         self._stream = stream
         self._ahead = b""
+        self.position = 0
 
     def __enter__(self) -> Source:
         return self
@@ -41,11 +42,13 @@ class Source:
         """Up to `size` bytes; none at the end."""
         if self._ahead:
             part, self._ahead = self._ahead[:size], self._ahead[size:]
-            return part
-        try:
-            return self._stream.read(size)
-        except OSError as error:
-            raise Failed(f"{self.name} cannot be read any further: {error.strerror or error}") from None
+        else:
+            try:
+                part = self._stream.read(size)
+            except OSError as error:
+                raise Failed(f"{self.name} cannot be read any further: {error.strerror or error}") from None
+        self.position += len(part)
+        return part
 
     def look(self, size: int) -> bytes:
         """The next `size` bytes, fewer only at the end; they stay to be read."""
@@ -58,6 +61,7 @@ class Source:
 
     def put_back(self, data: bytes) -> None:
         """Let `data` be read before what is still to come."""
+        self.position -= len(data)
         self._ahead = data + self._ahead
 
 

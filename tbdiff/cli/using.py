@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tbdiff import progress, show
+from tbdiff import progress
 from tbdiff.cli.terminal import (
     as_json_option,
     delta_option,
@@ -46,27 +45,6 @@ def apply(image: str, tree: Path, keys: Path | None, how: str, as_json: bool, **
         print_json({"tree": str(tree), "digest": listing.digest.hex(), "entries": len(listing)})
     else:
         click.echo(f"{tree} is now tree {listing.digest.hex()[:16]}… ({len(listing):,} entries).")
-
-
-@click.command("show")
-@click.argument("image")
-@click.option("--operations", is_flag=True, help="Every single change.")
-@keys_option
-@signature_option
-@delta_option
-@as_json_option
-def show_image(image: str, operations: bool, keys: Path | None, as_json: bool, **tarball: Any) -> None:
-    """Say who made IMAGE, where it leads, and what it changes."""
-    from tbdiff.image import open_image  # noqa: PLC0415
-
-    with open_image(image, ring(keys), **tarball) as opened:
-        found = opened.changes()
-        arguments = (opened.manifest, opened.digest, opened.signers, opened.claimed_signers, found)
-        if as_json:
-            click.echo(json.dumps(show.as_json(*arguments, everything=operations), ensure_ascii=False))
-        else:
-            for text in show.as_text(*arguments, everything=operations):
-                click.echo(text)
 
 
 @click.command()
