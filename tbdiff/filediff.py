@@ -82,13 +82,13 @@ def _resolved(listing: Listing, entry: Entry | None) -> Entry | None:
 def _source(over: Over, path: bytes) -> int | None:
     """The number of the base entry that what is at `path` in the target was, or what was there and is gone."""
     place = over.rebuilt.target.index.get(path)
-    refs = [ref for ref, at in over.rebuilt.places.items() if at == place]
-    if place is None or not refs:
-        return over.base.index.get(path)
-    if not refs[0].added:
-        return refs[0].index
-    source = over.delta.adds[refs[0].index].source
-    return over.base.index.get(path) if source is None else source
+    if place is not None and place in over.rebuilt.edited:
+        return over.delta.edits.indices[over.rebuilt.edited.index(place)]
+    if place is not None and place in over.rebuilt.added:
+        source = over.delta.adds[over.rebuilt.added.index(place)].source
+        if source is not None:
+            return source
+    return over.base.index.get(path)
 
 
 def _note(shown: str, old: Entry | None, new: Entry | None) -> str:
