@@ -14,7 +14,7 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 
 # Of Debian: the bindings of Btrfs and libarchive; the tools of tests and demo; what builds two real systems to test with.
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
-            acl, attr, e2fsprogs, shellcheck, strace, \
+            acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd
 PYTHONS  := tbdiff tbupdate tests demo $(wildcard benchmarks)
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null)

@@ -332,7 +332,7 @@ def test_a_live_system(dev: Device) -> None:
     image = dev.image(None, tree, "1.0")
     dev.image(None, dev.tree("two"), "2.0")
     (dev.work / "live.sh").write_text(LIVE)
-    arguments = [str(dev.work / "live.sh"), str(dev.top), str(dev.work), str(REPOSITORY), sys.executable, image]
+    arguments = [str(dev.work / "live.sh"), str(dev.top), str(dev.work), str(REPOSITORY), sys.prefix, image]
     done = subprocess.run(["unshare", "--mount", "--fork", "sh", "-eux", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     staged, too_early, trial, refused, committed, back = (json.loads(part) for part in done.stdout.split("---\n"))
@@ -350,19 +350,21 @@ def test_a_live_system(dev: Device) -> None:
     assert back["reboot_needed"]
 
 
-MOUNT_POINTS = ("proc", "dev", "run", "usr", "lib", "lib64", "bin", "work", "repo", "tmp", "var")
+MOUNT_POINTS = ("proc", "dev", "run", "usr", "lib", "lib64", "bin", "work", "repo", "venv", "tmp", "var")
 LIVE = """
-top=$1 work=$2 repo=$3 python=$4 image=$5
+top=$1 work=$2 repo=$3 venv=$4 image=$5
 device=$(findmnt -no SOURCE --nofsroot "$top")
 sed -i "s,$work,/work," "$work/config.toml"
 boot() {
     new=$work/$1; mkdir "$new"
     mount "$device" "$new"
     for d in usr lib lib64 bin dev tmp var; do mount --rbind /$d "$new/$d"; done
-    mount --bind "$repo" "$new/repo"; mount --bind "$work" "$new/work"
+    mount --bind "$repo" "$new/repo"; mount --bind "$venv" "$new/venv"; mount --bind "$work" "$new/work"
     mount -t tmpfs none "$new/run"; mount -t proc none "$new/proc"
 }
-run() { chroot "$new" sh -c 'cd /repo && exec "$@"' sh "$python" -m tbupdate "$@" --json --config /work/config.toml; }
+run() {
+    chroot "$new" sh -c 'cd /repo && exec /venv/bin/python -m tbupdate "$@" --json --config /work/config.toml' sh "$@"
+}
 boot before
 run deploy "/work/${image##*/}"; echo ---
 run commit || test $? = 3; echo ---

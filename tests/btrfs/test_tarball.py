@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tarfile
 import tempfile
@@ -179,7 +178,6 @@ def test_python_tars(form: int, ground: Path) -> None:
     assert differences(ground / "tree", applied(tarball, ground / "new")) == []
 
 
-@pytest.mark.skipif(shutil.which("bsdtar") is None, reason="bsdtar is not installed")
 def test_bsdtar(ground: Path) -> None:
     tree = kitchen()
     for path in [path for path, node in tree.items() if node.mtime < 0 and node.mtime % 10**9]:

@@ -1,7 +1,7 @@
 """Build two releases of a Debian system, and a third that hardly differs, as subvolumes of one Btrfs image.
 
-`point-v1` is Debian 12 as its last point release left it; `point-v2` has what was published since, and is built from the
-packages afresh, as build hosts do. `tiny-v2` is `point-v2` after what an administrator does in an afternoon.
+`point-v1` is Debian 12 as its last point release left it; `point-v2` has what was published since, and is built from
+the packages afresh, as build hosts do. `tiny-v2` is `point-v2` after what an administrator does in an afternoon.
 """
 
 from __future__ import annotations
