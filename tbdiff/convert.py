@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tbdiff.compare import compare
@@ -15,6 +16,7 @@ from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.image import changing, open_image
 from tbdiff.manifest import Manifest
 from tbdiff.metadata import copy_content
+from tbdiff.opened import OpenedImage
 from tbdiff.rebuild import from_nothing
 from tbdiff.signature import KeyRing
 from tbdiff.tree import Progress, quiet, read_tree
@@ -42,22 +44,39 @@ def convert(
     """
     with (
         open_image(source, keys, signature=signature, delta=delta) as image,
-        tempfile.TemporaryDirectory(prefix=".tbdiff-", dir=scratch or out.parent) as place,
+        built(image, base, scratch or out.parent, progress) as target,
     ):
-        if base is None and image.manifest.way.over_any_base:
-            raise Rejected("the image goes over a base, and none was named", "Name the tree that it was made for.")
-        target, listing = Path(place), None
-        if base is not None:
-            listing = read_tree(base, progress=progress)
-            copy_tree(base, listing, target, progress)
-        try:
-            image.apply(target, listing, progress)
-        except NothingToDo:
-            pass  # an image of no change is one too
         for text in image.notices:
             if notice:
                 notice(text)
         return create_image(base, target, out, label=label, key=key, effort=effort, progress=progress, notice=notice)
+
+
+@contextmanager
+def built(image: OpenedImage, base: Path | None, scratch: Path, progress: Progress) -> Iterator[Path]:
+    """What an image makes of the tree `base` (None: nothing), for a while, in a directory in `scratch`."""
+    if base is None and image.manifest.way.over_any_base:
+        raise Rejected("the image goes over a base, and none was named", "Name the tree that it was made for.")
+    with scratch_copy(base, scratch, progress) as (target, listing):
+        try:
+            image.apply(target, listing if base else None, progress)
+        except NothingToDo:
+            pass  # an image of no change is one too
+        yield target
+
+
+@contextmanager
+def scratch_copy(base: Path | None, scratch: Path, progress: Progress) -> Iterator[tuple[Path, Listing]]:
+    """A copy of the tree `base` (None: an empty directory), with its listing, that goes away again.
+
+    On one Btrfs with the base it takes no more room than what changes.
+    """
+    with tempfile.TemporaryDirectory(prefix=".tbdiff-", dir=scratch) as place:
+        listing = EMPTY
+        if base is not None:
+            listing = read_tree(base, progress=progress)
+            copy_tree(base, listing, Path(place), progress)
+        yield Path(place), listing
 
 
 def copy_tree(source: Path, listing: Listing, target: Path, progress: Progress = quiet) -> None:

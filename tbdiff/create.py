@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from tbdiff import encoders, labels, wire
 from tbdiff.carry import CarriedContents
 from tbdiff.compare import compare
@@ -23,7 +25,7 @@ from tbdiff.matching import Available
 from tbdiff.pairing import Pairing
 from tbdiff.payload import LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
-from tbdiff.signature import load_private_key
+from tbdiff.signature import Signature, load_private_key
 from tbdiff.signing import signed
 from tbdiff.tree import Progress, quiet, read_tree
 
@@ -68,10 +70,49 @@ def create_image(
     `available` tells which compressors the devices have to re-create packed files with (None: do not rely on any).
     """
     private = load_private_key(key) if key else None
-    if out.is_dir():
-        raise Rejected(f"{out} is a directory", "Name a file to write the image to.")
+    check_place(out)
     old = read_tree(base, progress=progress, notice=notice) if base else EMPTY
     new = read_tree(target, progress=progress, notice=notice)
+    stated = Stated(_target(label or Label(), new))
+    return write_image(Known(base, old), Known(target, new), out, stated, private, effort, available, progress)
+
+
+def check_place(out: Path) -> None:
+    """Rejected where no image can be written, before much is done for it."""
+    if out.is_dir():
+        raise Rejected(f"{out} is a directory", "Name a file to write the image to.")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A tree and its listing; nothing (an empty one) has no path."""
+
+    tree: Path | None
+    listing: Listing
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A target statement, with the signatures over it that there are already."""
+
+    target: bytes
+    signatures: tuple[Signature, ...] = ()
+
+
+def write_image(
+    base: Known,
+    target: Known,
+    out: Path,
+    stated: Stated,
+    key: Ed25519PrivateKey | None,
+    effort: str,
+    available: Available | None,
+    progress: Progress,
+) -> Manifest:
+    """Write to `out` an image from one known tree to another, which is the one that `stated` speaks of."""
+    old, new = base.listing, target.listing
+    if target.tree is None:
+        raise AssertionError("no image leads to nothing")
     delta = compare(old, new)
     rebuilt = rebuild(old, delta)
     if rebuilt.target.digest != new.digest:
@@ -80,21 +121,21 @@ def create_image(
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place, ExitStack() as stack:
             writers = _stream_writers(Path(place), stack, LEVELS[effort])
             writers[META].write(wire.encode(delta))
-            if base:
+            if base.tree:
                 writers[LABELS].write(labels.encode(old, delta))
             pairing = Pairing(old, delta, rebuilt)
             usable = available if effort != "fast" else None
             contents = CarriedContents(old, rebuilt.target, pairing, writers, usable)
-            contents.store(base, target, progress)
+            contents.store(base.tree, target.tree, progress)
             for writer in writers:
                 writer.finish()
             payload = stack.enter_context((Path(place) / "payload").open("w+b"))
             interleave(writers, lambda streams: _as_a_device(streams, old, rebuilt), payload)
             written = contents.written + ENTRY_COST * (len(delta.edits) + len(delta.adds))
             way = {"free": written, "encoders": contents.encoders, "streams": tuple(w.size for w in writers)}
-            head = _head(label or Label(), new, old, payload, way)
-            if private:
-                head = signed(head, private)
+            head = _head(stated, old, payload, way)
+            if key:
+                head = signed(head, key, only_way=bool(stated.signatures))
             _assemble(head, payload, Path(place) / "image", out)
     except OSError as error:
         raise Failed(f"{out} could not be written: {error.strerror}") from error
@@ -119,26 +160,30 @@ def _as_a_device(streams: Streams, base: Listing, rebuilt: Rebuilt) -> None:
         contents.follow(recipe, record, Nowhere())
 
 
-def _head(label: Label, new: Listing, old: Listing, payload: BinaryIO, way: dict[str, Any]) -> Head:
-    payload.seek(0)
-    table, size = chunk_table(payload, CHUNK_SIZE)
-    target = Target(
+def _target(label: Label, new: Listing) -> bytes:
+    return Target(
         **asdict(label),
         tree=new.digest.hex(),
         entries=len(new),
         size=new.content_size,
         largest=new.largest,
     ).to_bytes()
+
+
+def _head(stated: Stated, old: Listing, payload: BinaryIO, way: dict[str, Any]) -> Head:
+    payload.seek(0)
+    table, size = chunk_table(payload, CHUNK_SIZE)
     return Head(
-        target,
+        stated.target,
         Way(
-            target=hashlib.sha256(target).hexdigest(),
+            target=hashlib.sha256(stated.target).hexdigest(),
             base=old.digest.hex() if old.entries else None,
             payload=size,
             chunk_size=CHUNK_SIZE,
             chunks=hashlib.sha256(table).hexdigest(),
             **way,
         ).to_bytes(),
+        stated.signatures,
     )
 
 

@@ -14,6 +14,7 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Rejected
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest
+from tbdiff.signature import Signature
 from tbdiff.source import Source
 from tbdiff.tree import STAGING, Progress, quiet
 
@@ -45,6 +46,11 @@ class OpenedImage(ABC):
         return hashlib.sha256(self._head.way).hexdigest()
 
     @property
+    def stated(self) -> tuple[bytes, tuple[Signature, ...]]:
+        """The target statement's bytes, and the signatures over it."""
+        return self._head.target, tuple(s for s in self._head.signatures if s.of_target)
+
+    @property
     def claimed_signers(self) -> tuple[str, ...]:
         """The ids of the keys under which it says it is signed, verified or not."""
         return tuple(dict.fromkeys(f"key {s.key_id.hex()}" for s in self._head.signatures))
@@ -63,6 +69,13 @@ class OpenedImage(ABC):
     @abstractmethod
     def check(self, progress: Progress = quiet) -> object:
         """Read the whole payload and verify every byte of it, without a tree."""
+
+    def check_encoders(self) -> None:
+        """Rejected where a compressor that it needs is not here."""
+        if self.manifest.way.encoders:
+            from tbdiff.encoders import resolve  # noqa: PLC0415 - most images need none of its memory
+
+            resolve(self.manifest.way.encoders)
 
     def check_space(self, tree: Path) -> None:
         """Rejected where there is no room for what applying writes."""

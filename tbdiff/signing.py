@@ -15,9 +15,11 @@ from tbdiff.head import MAGIC, Head, merged_signatures, read_head
 from tbdiff.signature import load_private_key, sign
 
 
-def signed(head: Head, key: Ed25519PrivateKey) -> Head:
-    """The head with this key's signatures over both statements."""
-    made = (sign(key, head.target, of_target=True), sign(key, head.way, of_target=False))
+def signed(head: Head, key: Ed25519PrivateKey, *, only_way: bool = False) -> Head:
+    """The head with this key's signatures over both statements, or over the way to a target that is signed already."""
+    made = [sign(key, head.way, of_target=False)]
+    if not only_way:
+        made.insert(0, sign(key, head.target, of_target=True))
     return Head(head.target, head.way, merged_signatures(head.signatures, made))
 
 

@@ -33,6 +33,7 @@ def _add_commands() -> None:
     for command in (
         making.create,
         making.convert,
+        making.squash,
         making.sign,
         making.keygen,
         making.show_encoders,

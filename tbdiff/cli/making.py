@@ -19,6 +19,7 @@ from tbdiff.cli.terminal import (
     progress_option,
     ring,
     say_if_unchecked,
+    scratch_option,
     signature_option,
 )
 from tbdiff.errors import Rejected
@@ -176,12 +177,7 @@ def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> Non
 @click.option("--device-type", "device_types", multiple=True, metavar="TYPE", help="Only for these devices.")
 @click.option("--epoch", type=click.IntRange(min=0), default=0, help="The epoch of the system.")
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
-@click.option(
-    "--scratch",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where to build the result for a while; best on the Btrfs that holds BASE. Default: where the image goes.",
-)
+@scratch_option
 @keys_option
 @signature_option
 @delta_option
@@ -228,6 +224,40 @@ def convert(
         signed = "signed" if key else "not signed"
         found = (manifest.target.tree or "")[:16]
         click.echo(f"{out}: {show.size(out.stat().st_size)}, {signed}, leads to tree {found}…")
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE IMAGE...")
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
+@click.option("--base", type=click.Path(path_type=Path), metavar="TREE", help="The tree that the first starts from.")
+@click.option("--key", type=click.Path(path_type=Path), help="Sign with this key; a delivery key is enough.")
+@click.option(
+    "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
+)
+@scratch_option
+@keys_option
+@progress_option
+@as_json_option
+def squash(
+    images: tuple[str, ...], out: Path, base: Path | None, keys: Path | None, how: str, as_json: bool, **said: Any
+) -> None:
+    """Make one image of consecutive ones: it does at once what they do one after the other."""
+    from tbdiff import squash as squashing  # noqa: PLC0415 - devices never make images
+
+    if len(images) < 2:
+        raise click.UsageError("name two images at least")
+    say_if_unchecked(keys)
+    with progress.shown(how) as report:
+        manifest = squashing.squash(images, base, out, keys=ring(keys), progress=report, notice=notice, **said)
+    _say_made(out, manifest, as_json)
+
+
+def _say_made(out: Path, manifest: Any, as_json: bool) -> None:
+    written = out.stat().st_size
+    if as_json:
+        print_json({"image": str(out), "size": written, "manifest": manifest.model_dump(mode="json")})
+    else:
+        click.echo(f"{out}: {show.size(written)}, leads to tree {(manifest.target.tree or '')[:16]}…")
 
 
 @click.command("encoders")

@@ -27,6 +27,12 @@ signature_option = click.option(
 delta_option = click.option(
     "--delta", is_flag=True, default=None, help="A tarball that is a layer over a base (OCI whiteouts), no full system."
 )
+scratch_option = click.option(
+    "--scratch",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where to build the result for a while; best on the Btrfs that holds the base. Default: where the image goes.",
+)
 
 
 def ring(keys: Path | None) -> Any:

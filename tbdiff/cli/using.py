@@ -23,24 +23,36 @@ from tbdiff.errors import Failed, Rejected
 
 
 @click.command()
-@click.argument("image")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.argument("tree", type=click.Path(path_type=Path))
 @keys_option
 @signature_option
 @delta_option
 @progress_option
 @as_json_option
-def apply(image: str, tree: Path, keys: Path | None, how: str, as_json: bool, **tarball: Any) -> None:
-    """Turn TREE, which must be the base of IMAGE (a file, "-" or a URL), into its target."""
-    from tbdiff.image import open_image  # noqa: PLC0415
+def apply(
+    images: tuple[str, ...],
+    tree: Path,
+    keys: Path | None,
+    how: str,
+    as_json: bool,
+    signature: str | None,
+    delta: bool | None,
+) -> None:
+    """Turn TREE, which must be the base of IMAGE (a file, "-" or a URL), into its target.
+
+    Several images that follow one on the other are checked together, and applied one by one.
+    """
+    from tbdiff.chain import apply_chain, opened_chain  # noqa: PLC0415
     from tbdiff.writer import sync  # noqa: PLC0415
 
-    with progress.shown(how) as report, open_image(image, ring(keys), **tarball) as opened:
+    if len(images) > 1 and (signature is not None or delta is not None):
+        raise click.UsageError("--signature and --delta are for a single tarball")
+    trusted = ring(keys)
+    with progress.shown(how) as report, opened_chain(images, trusted, signature=signature, delta=delta) as links:
         say_if_unchecked(keys)
-        listing = opened.apply(tree, progress=report)
+        listing = apply_chain(links, tree, trusted, report, notice)
         sync(tree)
-        for text in opened.notices:
-            notice(text)
     if as_json:
         print_json({"tree": str(tree), "digest": listing.digest.hex(), "entries": len(listing)})
     else:
