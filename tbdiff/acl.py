@@ -73,3 +73,18 @@ def _shown(text: bytes) -> str:
 def is_minimal(value: bytes) -> bool:
     """Whether a list in binary form says no more than a mode does."""
     return [_ENTRY.unpack_from(value, at)[0] for at in range(_HEAD.size, len(value), _ENTRY.size)] == MINIMAL
+
+
+def to_text(value: bytes) -> bytes | None:
+    """A list in text form, with numbers for names; None where the value is no list that the kernel would have made."""
+    names = {tag: kind for (kind, _), tag in _TAGS.items()}
+    if len(value) < _HEAD.size or (len(value) - _HEAD.size) % _ENTRY.size or _HEAD.unpack_from(value) != (VERSION,):
+        return None
+    items = []
+    for at in range(_HEAD.size, len(value), _ENTRY.size):
+        tag, permissions, who = _ENTRY.unpack_from(value, at)
+        if tag not in names:
+            return None
+        letters = bytes(c if permissions & bit else ord("-") for c, bit in zip(b"rwx", (4, 2, 1), strict=True))
+        items.append(names[tag] + (b":%d:" % who if tag in (USER, GROUP) else b"::") + letters)
+    return b",".join(items)

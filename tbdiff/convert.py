@@ -7,18 +7,24 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tbdiff.compare import compare
 from tbdiff.create import Label, create_image
 from tbdiff.descent import Descent
 from tbdiff.entry import EMPTY, Kind, Listing
-from tbdiff.errors import NothingToDo, Rejected
+from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.image import changing, open_image
 from tbdiff.manifest import Manifest
 from tbdiff.metadata import copy_content
+from tbdiff.oci import as_tree, is_layout
 from tbdiff.opened import OpenedImage
 from tbdiff.rebuild import from_nothing
 from tbdiff.signature import KeyRing
+from tbdiff.source import open_source
+from tbdiff.tarball import facts_of
+from tbdiff.tarfilter import Packing
+from tbdiff.tarwriter import packer, packing_of_name, write_tar
 from tbdiff.tree import Progress, quiet, read_tree
 
 
@@ -27,29 +33,103 @@ def convert(
     base: Path | None,
     out: Path,
     *,
-    keys: KeyRing | None = None,
-    signature: str | None = None,
-    delta: bool | None = None,
     scratch: Path | None = None,
     label: Label | None = None,
     key: Path | None = None,
     effort: str = "default",
     progress: Progress = quiet,
     notice: Callable[[str], None] | None = None,
+    **how: Any,
 ) -> Manifest:
-    """Write to `out` an image that does to the tree `base` (None: an empty directory) what the image `source` does.
+    """Write to `out` an image that does to the tree `base` (None: an empty directory) what `source` does.
 
-    The result is built in a directory that is made in `scratch` (where `out` is, if None) and goes away again; on one
-    Btrfs with the base it takes no more room than what changes.
+    `how` it is read is for `result_of` to know. The result is built in `scratch` (where `out` is, if None).
     """
+    with result_of(source, base, scratch or out.parent, progress, notice, **how) as target:
+        return create_image(base, target, out, label=label, key=key, effort=effort, progress=progress, notice=notice)
+
+
+def convert_to_tar(
+    source: str,
+    base: Path | None,
+    out: Path,
+    *,
+    scratch: Path | None = None,
+    progress: Progress = quiet,
+    notice: Callable[[str], None] | None = None,
+    **how: Any,
+) -> Listing:
+    """Write to `out` a tarball, packed as its name says, of the whole tree that `source` makes of the tree `base`."""
+    packing = packing_of_name(out.name)
+    if packing is None:
+        raise AssertionError("the name is not one of a tarball")
+    with result_of(source, base, scratch or out.parent, progress, notice, **how) as target:
+        return pack_tree(target, out, packing, progress)
+
+
+@contextmanager
+def result_of(
+    source: str,
+    base: Path | None,
+    scratch: Path,
+    progress: Progress,
+    notice: Callable[[str], None] | None,
+    *,
+    keys: KeyRing | None = None,
+    signature: str | None = None,
+    delta: bool | None = None,
+    platform: str | None = None,
+) -> Iterator[Path]:
+    """What an image in whatever form makes of the tree `base`, for a while, in a directory in `scratch`.
+
+    On one Btrfs with the base it takes no more room than what changes.
+    """
+    if is_layout(Path(source)):
+        if keys is not None:
+            raise Rejected(
+                f"{source} is an OCI image layout, which has no signature that tbdiff knows",
+                "Check it with the tool that fetched it, and leave --keys away.",
+            )
+        if base is not None or delta or signature:
+            raise Rejected(
+                f"{source} is an OCI image layout: a full system, which goes over no base",
+                "`tbdiff create BASE LAYOUT` makes a delta to it.",
+            )
+        with as_tree(Path(source), scratch, platform, progress) as tree:
+            yield tree
+        return
+    if platform is not None:
+        raise Rejected(f"{source} is no OCI image layout, so no platform can be chosen in it", "Leave it away.")
     with (
         open_image(source, keys, signature=signature, delta=delta) as image,
-        built(image, base, scratch or out.parent, progress) as target,
+        built(image, base, scratch, progress) as target,
     ):
         for text in image.notices:
             if notice:
                 notice(text)
-        return create_image(base, target, out, label=label, key=key, effort=effort, progress=progress, notice=notice)
+        yield target
+
+
+def pack_tree(tree: Path, out: Path, packing: Packing, progress: Progress = quiet) -> Listing:
+    """Write the tree to `out` as a tarball, which appears when it was read back as that very tree."""
+    listing = read_tree(tree, progress=progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
+            temporary = Path(place) / "tarball"
+            packed = packer(packing)
+            with temporary.open("wb") as file:
+                write_tar(tree, listing, lambda data: file.write(packed.compress(data)), progress)
+                file.write(packed.flush())
+                file.flush()
+                os.fsync(file.fileno())
+            with open_source(str(temporary)) as again:
+                found = facts_of(again, packing, delta=False).tree
+            if found is None or found.digest != listing.digest:
+                raise Failed("the tarball did not read back as the tree that was packed; it was not kept")
+            temporary.rename(out)
+    except OSError as error:
+        raise Failed(f"{out} could not be written: {error.strerror}") from error
+    return listing
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tbdiff.cli.terminal import (
     invalid,
     keys_option,
     notice,
+    platform_option,
     print_json,
     progress_option,
     ring,
@@ -49,26 +51,35 @@ from tbdiff.errors import Rejected
     help="Which compressors a device re-creates packed files with: those of this machine (default), none, or those "
     "that `tbdiff encoders --json` wrote there.",
 )
+@platform_option
+@scratch_option
 @click.option("--legacy", is_flag=True, help="In the original format (TBDIFFv0), for its deploy tool; not signed.")
 @as_json_option
 @progress_option
 def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: bool, how: str, **said: Any) -> None:
     """Write an image that turns a copy of the tree BASE into the tree TARGET."""
     from tbdiff.create import Label, create_image  # noqa: PLC0415 - devices never make images
+    from tbdiff.oci import as_tree, is_layout  # noqa: PLC0415
 
     if len(trees) != (1 if full else 2):
         raise click.UsageError("name TARGET only with --full, else BASE and TARGET")
-    base = None if full else Path(trees[0])
+    layouts = any(is_layout(Path(tree)) for tree in trees)
+    if said["platform"] and not layouts:
+        raise click.UsageError("--platform chooses in an OCI image layout, and there is none")
     if legacy:
-        _create_legacy(base, Path(trees[-1]), Path(out), as_json, how, said)
+        if layouts:
+            raise click.UsageError("--legacy is for trees, not for OCI image layouts")
+        _create_legacy(None if full else Path(trees[0]), Path(trees[-1]), Path(out), as_json, how, said)
         return
     key, effort, available = said.pop("key"), said.pop("effort"), _available(said.pop("encoders"))
+    platform, scratch = said.pop("platform"), said.pop("scratch") or Path(out).parent
     try:
         label = Label(**said)
-        with progress.shown(how) as report:
+        with progress.shown(how) as report, ExitStack() as stack:
+            held = [stack.enter_context(as_tree(Path(tree), scratch, platform, report)) for tree in trees]
             manifest = create_image(
-                base,
-                Path(trees[-1]),
+                None if full else held[0],
+                held[-1],
                 Path(out),
                 label=label,
                 key=key,
@@ -177,6 +188,7 @@ def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> Non
 @click.option("--device-type", "device_types", multiple=True, metavar="TYPE", help="Only for these devices.")
 @click.option("--epoch", type=click.IntRange(min=0), default=0, help="The epoch of the system.")
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
+@platform_option
 @scratch_option
 @keys_option
 @signature_option
@@ -192,38 +204,45 @@ def convert(
     keys: Path | None,
     signature: str | None,
     delta: bool | None,
+    platform: str | None,
     how: str,
     as_json: bool,
     **said: Any,
 ) -> None:
-    """Make an image of IMAGE, a tarball or one of the legacy format, and of the tree BASE where it goes over one."""
+    """Make of IMAGE, in whatever form, and of the tree BASE where it goes over one, an image or (*.tar*) a tarball."""
     from tbdiff import convert as conversion  # noqa: PLC0415 - devices never make images
     from tbdiff.create import Label  # noqa: PLC0415
+    from tbdiff.tarwriter import packing_of_name  # noqa: PLC0415
 
     say_if_unchecked(keys)
+    tarball = packing_of_name(out.name) is not None
+    if tarball and key is None and any(said.values()):
+        raise click.UsageError("a tarball says nothing of itself; its signature does: name a --key")
+    source = {"keys": ring(keys), "signature": signature, "delta": delta, "platform": platform, "scratch": scratch}
     try:
+        label = Label(**said)
         with progress.shown(how) as report:
-            manifest = conversion.convert(
-                image,
-                base,
-                out,
-                keys=ring(keys),
-                signature=signature,
-                delta=delta,
-                scratch=scratch,
-                label=Label(**said),
-                key=key,
-                progress=report,
-                notice=notice,
-            )
+            if tarball:
+                listing = conversion.convert_to_tar(image, base, out, **source, progress=report, notice=notice)
+            else:
+                manifest = conversion.convert(
+                    image, base, out, **source, label=label, key=key, progress=report, notice=notice
+                )
+        if not tarball:
+            _say_made(out, manifest, as_json)
+            return
+        if key:
+            from tbdiff.tarsigning import sign_tarball  # noqa: PLC0415
+
+            sign_tarball(out, key, **said)
     except ValueError as error:
         raise click.UsageError(invalid(error)) from None
+    tree, written = listing.digest.hex(), out.stat().st_size
     if as_json:
-        print_json({"image": str(out), "size": out.stat().st_size, "manifest": manifest.model_dump(mode="json")})
+        print_json({"image": str(out), "size": written, "tree": tree, "signature": f"{out}.sig" if key else None})
     else:
-        signed = "signed" if key else "not signed"
-        found = (manifest.target.tree or "")[:16]
-        click.echo(f"{out}: {show.size(out.stat().st_size)}, {signed}, leads to tree {found}…")
+        signed = f"signed by {out}.sig" if key else "not signed"
+        click.echo(f"{out}: {show.size(written)}, {signed}, a tarball of tree {tree[:16]}…")
 
 
 @click.command()

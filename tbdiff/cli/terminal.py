@@ -33,6 +33,9 @@ scratch_option = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where to build the result for a while; best on the Btrfs that holds the base. Default: where the image goes.",
 )
+platform_option = click.option(
+    "--platform", metavar="OS/ARCHITECTURE", help="Which image of an OCI image layout is meant, where it holds several."
+)
 
 
 def ring(keys: Path | None) -> Any:
