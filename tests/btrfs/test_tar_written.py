@@ -79,11 +79,8 @@ def test_packings(suffix: str, ground: Path) -> None:
     build(SMALL, ground / "tree")
     create_image(None, ground / "tree", ground / "image", effort="fast")
     assert tbdiff("convert", ground / "image", "-o", ground / f"out.{suffix}").code == 0
-    magic = (ground / f"out.{suffix}").read_bytes()[:4]
-    assert (
-        magic
-        == {"tar": b"./\0\0", "tar.gz": b"\x1f\x8b\x08\0", "tar.zst": b"\x28\xb5\x2f\xfd", "tar.xz": b"\xfd7zX"}[suffix]
-    )
+    magic = {"tar": b"./", "tar.gz": b"\x1f\x8b", "tar.zst": b"\x28\xb5", "tar.xz": b"\xfd7"}
+    assert (ground / f"out.{suffix}").read_bytes().startswith(magic[suffix])
     assert differences(ground / "tree", unpacked(ground / f"out.{suffix}", ground / "new")) == []
 
 
