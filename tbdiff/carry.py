@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from tbdiff.tree import Progress
 MACHINE_CODE, TEXT, OTHER = DATA, DATA + 1, DATA + 2
 # So much of new contents is matched ahead of what is being stored.
 AHEAD = 48 << 20
+# Matching takes many times the size of a file in memory: of files this large one at a time.
+LARGE = 4 << 20
 STEP = 1 << 20
 MAGICS = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"\x1f\x8b\x08", b"\x02\x21\x4c\x18", b"070701", b"070702")
 
@@ -58,6 +61,7 @@ class CarriedContents:
         self._known: dict[bytes, Source] = {}
         self._encoders: dict[str, int] = {}
         self._written = self._unpacked = 0
+        self._one_at_a_time = threading.Lock()
 
     @property
     def written(self) -> int:
@@ -106,13 +110,21 @@ class CarriedContents:
                 (source, _mapped(old, self._base.entries[source])) if old is not None and source is not None else None
             )
             known = self._known if job.after_others else {}
-            ahead.append((job, pool.submit(_match, content, job.entry, base, known, self._available)))
+            ahead.append((job, pool.submit(self._match, content, job.entry, base, known)))
             while ahead and size > AHEAD:
                 first, future = ahead.popleft()
                 yield first, future.result()
                 size -= first.entry.size
         for last, future in ahead:
             yield last, future.result()
+
+    def _match(
+        self, new: memoryview, entry: Entry, base: tuple[int, memoryview] | None, known: Mapping[bytes, Source]
+    ) -> Match:
+        if entry.extents is not None:
+            return Match(new)
+        with self._one_at_a_time if len(new) >= LARGE else nullcontext():
+            return match(new, base, known, self._available)
 
     def _write(self, job: _Job, found: Match) -> None:
         members = []
@@ -132,18 +144,6 @@ class CarriedContents:
         unpacked = sum(unpacked_size(self._base.entries.sizes[s.index], s.members) for s in found.sources if s.members)
         self._unpacked = max(self._unpacked, unpacked)
         self._written += job.entry.size - (0 if members else sum(c.length for c in found.covers if c.exact))
-
-
-def _match(
-    new: memoryview,
-    entry: Entry,
-    base: tuple[int, memoryview] | None,
-    known: dict[bytes, Source],
-    available: Available | None,
-) -> Match:
-    if entry.extents is not None:
-        return Match(new)
-    return match(new, base, known, available)
 
 
 def _literals(entry: Entry, found: Match) -> Iterator[tuple[int, int]]:

@@ -33,7 +33,7 @@ class Part:
     start: int
     end: int
     codec: int
-    content: bytes
+    content: bytes | bytearray
     hint: int = 0
 
 
@@ -45,9 +45,9 @@ def find_parts(data: memoryview) -> list[Part]:
     return [part for part in parts if len(part.content) > part.end - part.start >= SMALLEST]
 
 
-def unpacked(data: memoryview, parts: Sequence[Part]) -> tuple[bytes, tuple[Member, ...]]:
+def unpacked(data: memoryview, parts: Sequence[Part]) -> tuple[memoryview, tuple[Member, ...]]:
     """The file with these parts unpacked, and how a base file is unpacked so."""
-    pieces: list[bytes | memoryview] = []
+    pieces: list[bytes | bytearray | memoryview] = []
     members = []
     end = 0
     for part in parts:
@@ -55,7 +55,8 @@ def unpacked(data: memoryview, parts: Sequence[Part]) -> tuple[bytes, tuple[Memb
         members.append(Member(part.start - end, part.codec, part.end - part.start, len(part.content)))
         end = part.end
     pieces.append(data[end:])
-    return b"".join(pieces), tuple(members)
+    pieces = [piece for piece in pieces if piece]
+    return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces)), tuple(members)
 
 
 def _magic_parts(data: memoryview) -> Iterator[Part]:
@@ -116,7 +117,7 @@ def _deflate_part(data: memoryview, start: int, hint: int) -> Part | None:
 def _lz4_part(data: memoryview, start: int) -> Part | None:
     """Blocks as long as they make sense; the last one that does ends the part."""
     position = start + 4
-    pieces: list[bytes] = []
+    content = bytearray()
     while position + 4 <= len(data):
         (size,) = struct.unpack_from("<I", data, position)
         end = position + 4 + size
@@ -126,16 +127,18 @@ def _lz4_part(data: memoryview, start: int) -> Part | None:
             block = b"".join(decoded(LZ4, iter((lz4.MAGIC, bytes(data[position:end])))))
         except Rejected:
             break
-        pieces.append(block)
+        content += block
         position = end
         if len(block) < 8 << 20:
             break
-    return Part(start, position, LZ4, b"".join(pieces)) if pieces else None
+    return Part(start, position, LZ4, content) if content else None
 
 
 def _zstd_part(data: memoryview, start: int) -> Part | None:
     size = zstd.get_frame_size(data[start:])
-    content = b"".join(decoded(ZSTD, iter((bytes(data[start : start + size]),))))
+    content = bytearray()
+    for piece in decoded(ZSTD, iter((bytes(data[start : start + size]),))):
+        content += piece
     return Part(start, start + size, ZSTD, content, data[start + 4])
 
 

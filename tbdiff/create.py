@@ -22,8 +22,9 @@ from tbdiff.errors import Failed, Rejected
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.matching import Available
+from tbdiff.memory import return_large_pieces
 from tbdiff.pairing import Pairing
-from tbdiff.payload import LABELS, META, Streams, StreamWriter, chunk_table, interleave
+from tbdiff.payload import CONTROL, LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
 from tbdiff.signature import Signature, load_private_key
 from tbdiff.signing import signed
@@ -113,6 +114,7 @@ def write_image(
     old, new = base.listing, target.listing
     if target.tree is None:
         raise AssertionError("no image leads to nothing")
+    return_large_pieces()
     delta = compare(old, new)
     rebuilt = rebuild(old, delta)
     if rebuilt.target.digest != new.digest:
@@ -123,11 +125,13 @@ def write_image(
             writers[META].write(wire.encode(delta))
             if base.tree:
                 writers[LABELS].write(labels.encode(old, delta))
+            for writer in writers[:CONTROL]:
+                writer.finish()
             pairing = Pairing(old, delta, rebuilt)
             usable = available if effort != "fast" else None
             contents = CarriedContents(old, rebuilt.target, pairing, writers, usable)
             contents.store(base.tree, target.tree, progress)
-            for writer in writers:
+            for writer in writers[CONTROL:]:
                 writer.finish()
             payload = stack.enter_context((Path(place) / "payload").open("w+b"))
             interleave(writers, lambda streams: _as_a_device(streams, old, rebuilt), payload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tbdiff.compression import zstd
 from tbdiff.recipe import Cover
@@ -12,9 +12,11 @@ BLOCK = 4096
 # A run of equal bytes this long is worth a cover of its own: its blocks may then stay shared on the disk.
 EXACT_RUN = 2 * BLOCK
 # Matching takes some nine times the size of the base in memory, so larger contents are matched piece by piece.
-SEGMENT = 24 << 20
+SEGMENT = 16 << 20
 AROUND = 4 << 20
 FEW = 0.02
+# So much is subtracted in one go.
+STEP = 1 << 18
 
 _ZEROS = re.compile(rb"\0{%d,}" % EXACT_RUN)
 
@@ -75,7 +77,9 @@ def _split(cover: Cover, old: memoryview, new: memoryview) -> Iterator[Cover]:
     if before == after:
         yield cover._replace(exact=True)
         return
-    difference = subtract_bytes(bytes(after), bytes(before))
+    difference = differences_of(
+        [Cover(0, 0, cover.length, False)], lambda start, size: bytes(before[start : start + size]), after
+    )
     end = 0
     for run in _ZEROS.finditer(difference):
         if run.start() > end:
@@ -126,19 +130,32 @@ def _packed(data: bytes, position: int, tag_bits: int) -> tuple[int, int]:
     return value, position
 
 
-def worthwhile(covers: list[Cover], read: Callable[[int, int], bytes], new: memoryview) -> bool:
+def worthwhile(covers: list[Cover], differences: bytearray, new: memoryview) -> bool:
     """Whether the new content is stored in fewer bytes by its covers than whole, by a quick estimate."""
     if not covers:
         return False
-    literal, difference, end = [], [], 0
+    ends = [0, *(cover.new + cover.length for cover in covers)]
+    starts = [*(cover.new for cover in covers), len(new)]
+    literal = (new[end:start] for end, start in zip(ends, starts, strict=True))
+    return _packed_size(literal) + _packed_size([differences]) + 3 * len(covers) < _packed_size([new])
+
+
+def _packed_size(pieces: Iterable[memoryview | bytearray]) -> int:
+    """About how many bytes these take in an image."""
+    packer = zstd.ZstdCompressor(1)
+    return sum(len(packer.compress(piece)) for piece in pieces) + len(packer.flush())
+
+
+def differences_of(covers: Iterable[Cover], read: Callable[[int, int], bytes], new: memoryview) -> bytearray:
+    """What must be added to the bytes that `read` gives, of all covers that are not exact."""
+    found = bytearray()
     for cover in covers:
-        literal.append(new[end : cover.new])
-        end = cover.new + cover.length
         if not cover.exact:
-            difference.append(subtract_bytes(bytes(new[cover.new : end]), read(cover.old, cover.length)))
-    literal.append(new[end:])
-    by_covers = len(zstd.compress(b"".join(literal), 1)) + len(zstd.compress(b"".join(difference), 1)) + 3 * len(covers)
-    return by_covers < len(zstd.compress(new, 1))
+            for done in range(0, cover.length, STEP):
+                size = min(STEP, cover.length - done)
+                start = cover.new + done
+                found += subtract_bytes(bytes(new[start : start + size]), read(cover.old + done, size))
+    return found
 
 
 def add_bytes(old: bytes, difference: bytes) -> bytes:

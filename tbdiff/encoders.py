@@ -140,6 +140,7 @@ _IMPLEMENTATIONS: Mapping[str, tuple[Callable[..., list[Factory]], tuple[Collect
 }
 
 
+COMMON = ("deflate", "gzip", "lz4")
 # The settings that programs are known to use; `container` looks for these.
 NAMES = (
     *(f"{kind}:{level}{rest}" for level in range(1, 10) for kind, rest in (("deflate", ":8"), ("gzip", ""))),
@@ -178,6 +179,11 @@ def fingerprint(factory: Factory) -> str:
 def available(name: str) -> dict[str, Factory]:
     """The compressors here that go by this name, by fingerprint."""
     return {fingerprint(factory): factory for factory in implementations(name)}
+
+
+def common(name: str) -> dict[str, Factory]:
+    """`available`, but only those that take little memory and have made the same bytes in all versions for years."""
+    return available(name) if name.partition(":")[0] in COMMON else {}
 
 
 def here() -> list[str]:

@@ -11,6 +11,7 @@ from tbdiff.errors import Rejected
 
 MAGIC = bytes.fromhex("02214c18")
 BLOCK = 8 << 20
+STEP = 1 << 18
 PACKED_MAX = BLOCK + BLOCK // 255 + 16
 
 
@@ -27,8 +28,8 @@ def load() -> ctypes.CDLL | None:
         return None
     size = ctypes.c_int
     library.LZ4_decompress_safe.argtypes = (ctypes.c_char_p, ctypes.c_void_p, size, size)
-    library.LZ4_compress_HC.argtypes = (ctypes.c_char_p, ctypes.c_void_p, size, size, size)
-    library.LZ4_compress_fast.argtypes = (ctypes.c_char_p, ctypes.c_void_p, size, size, size)
+    library.LZ4_compress_HC.argtypes = (ctypes.c_void_p, ctypes.c_void_p, size, size, size)
+    library.LZ4_compress_fast.argtypes = (ctypes.c_void_p, ctypes.c_void_p, size, size, size)
     return library
 
 
@@ -38,37 +39,43 @@ class Lz4Encoder:
     def __init__(self, level: int) -> None:
         self._level = level
         self._held = bytearray()
-        self._out = ctypes.create_string_buffer(PACKED_MAX)
         self._begun = False
 
     def compress(self, data: bytes, /) -> bytes:
         """Give every block that is full."""
-        self._held += data
         parts = []
-        while len(self._held) >= BLOCK:
-            parts.append(self._block(bytes(self._held[:BLOCK])))
-            del self._held[:BLOCK]
+        view = memoryview(data)
+        while view:
+            room = BLOCK - len(self._held)
+            self._held += view[:room]
+            view = view[room:]
+            if len(self._held) == BLOCK:
+                parts.append(self._block())
         return b"".join(parts)
 
     def flush(self) -> bytes:
         """Give the last, shorter block."""
-        return self._block(bytes(self._held)) if self._held else b""
+        return self._block() if self._held else b""
 
-    def _block(self, data: bytes) -> bytes:
+    def _block(self) -> bytes:
         library = load()
         if library is None:
             raise AssertionError("no encoder is made without its library")
-        room = len(self._out)
+        length = len(self._held)
+        out = ctypes.create_string_buffer(length + length // 255 + 16)
+        data = (ctypes.c_char * length).from_buffer(self._held)
         if self._level < 3:
-            size = library.LZ4_compress_fast(data, self._out, len(data), room, 1)
+            size = library.LZ4_compress_fast(data, out, length, len(out), 1)
         else:
-            size = library.LZ4_compress_HC(data, self._out, len(data), room, self._level)
+            size = library.LZ4_compress_HC(data, out, length, len(out), self._level)
         head = b"" if self._begun else MAGIC
         self._begun = True
-        return head + struct.pack("<I", size) + self._out.raw[:size]
+        self._held = bytearray()
+        return b"".join((head, struct.pack("<I", size), memoryview(out)[:size]))
 
 
 def decoded(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress blocks, and give them in pieces; Lz4Error where that cannot be done."""
     library = load()
     if library is None:
         raise Rejected("the image unpacks a file with liblz4, which is not here; nothing was changed")
@@ -78,7 +85,7 @@ def decoded(parts: Iterator[bytes]) -> Iterator[bytes]:
     def take(size: int) -> bytes:
         while len(held) < size and (part := next(parts, None)) is not None:
             held.extend(part)
-        data = bytes(held[:size])
+        data = bytes(memoryview(held)[:size])
         del held[:size]
         return data
 
@@ -90,4 +97,6 @@ def decoded(parts: Iterator[bytes]) -> Iterator[bytes]:
         size = library.LZ4_decompress_safe(block, out, len(block), BLOCK) if len(block) == packed else 0
         if size <= 0:
             raise Lz4Error
-        yield out.raw[:size]
+        view = memoryview(out)[:size]
+        for start in range(0, size, STEP):
+            yield bytes(view[start : start + STEP])

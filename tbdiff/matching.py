@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from tbdiff import archive
 from tbdiff.container import Part, find_parts, maker, unpacked
-from tbdiff.delta import find_covers, subtract_bytes, worthwhile
+from tbdiff.delta import differences_of, find_covers, worthwhile
 from tbdiff.encoders import Factory
 from tbdiff.recipe import BASE, CONTENT, MEMBERS_MAX, UNPACKED, Cover, Member, Source
 
@@ -32,7 +32,7 @@ class Match:
     covers: tuple[Cover, ...] = ()
     members: tuple[Member, ...] = ()
     encoders: tuple[str, ...] = ()
-    differences: bytes = b""
+    differences: bytes | bytearray = b""
 
     @property
     def literal(self) -> int:
@@ -54,69 +54,50 @@ def match(
 
     With `available` compressed parts are carried by what they hold, where a compressor makes them again.
     """
-    plain = _against(new, base, None, known)
-    if available is None or not find_parts(new):
-        return plain
-    packed = _unpacked_match(new, base, known, available)
-    return packed if packed is not None and _cost(packed) < _cost(plain) else plain
+    repacked = _repacked(new, available) if available is not None else None
+    if repacked is not None:
+        found = _against(repacked.data, _unpacked(base) if base else None, known)
+        if found.covers:
+            return replace(found, members=repacked.members, encoders=repacked.encoders)
+    return _against(new, (Source(BASE, base[0]), base[1]) if base else None, known)
 
 
-def _cost(found: Match) -> int:
-    """A quick estimate of the bytes that it takes."""
-    from tbdiff.compression import zstd  # noqa: PLC0415
-
-    end, literal = 0, []
-    for cover in found.covers:
-        literal.append(found.data[end : cover.new])
-        end = cover.new + cover.length
-    literal.append(found.data[end:])
-    return (
-        len(zstd.compress(b"".join(literal), 1))
-        + len(zstd.compress(found.differences, 1))
-        + 3 * len(found.covers)
-        + 3 * len(found.members)
-        + 24
-    )
-
-
-def _unpacked_match(
-    new: memoryview, base: tuple[int, memoryview] | None, known: Mapping[bytes, Source], available: Available
-) -> Match | None:
-    made: list[tuple[Part, str]] = []
+def _repacked(new: memoryview, available: Available) -> Match | None:
+    """The content with those parts unpacked that a compressor makes again; None if there are none."""
+    made: list[Part] = []
+    encoders: list[str] = []
     for part in find_parts(new):
         encoder = maker(part, new, available)
         if encoder is not None:
-            made.append((part, encoder))
+            made.append(part)
+            encoders.append(encoder)
     if not 0 < len(made) <= MEMBERS_MAX:
         return None
-    data, members = unpacked(new, [part for part, _ in made])
-    old_parts = find_parts(base[1]) if base else []
-    found = _against(memoryview(data), base, old_parts, known)
-    return Match(
-        found.data, found.sources, found.covers, members, tuple(encoder for _, encoder in made), found.differences
-    )
+    data, members = unpacked(new, made)
+    return Match(data, members=members, encoders=tuple(encoders))
 
 
-def _against(
-    new: memoryview, base: tuple[int, memoryview] | None, parts: Sequence[Part] | None, known: Mapping[bytes, Source]
-) -> Match:
-    """Cover `new` by the base file (its `parts` unpacked) and by known contents that it holds as an archive."""
+def _unpacked(base: tuple[int, memoryview]) -> tuple[Source, memoryview]:
+    """A base file with its packed parts unpacked, as a source."""
+    number, old = base
+    parts = find_parts(old)
+    if not 0 < len(parts) <= MEMBERS_MAX:
+        return Source(BASE, number), old
+    content, members = unpacked(old, parts)
+    return Source(UNPACKED, number, members), content
+
+
+def _against(new: memoryview, base: tuple[Source, memoryview] | None, known: Mapping[bytes, Source]) -> Match:
+    """Cover `new` by a base file, and by known contents that it holds as an archive."""
     space = _Space()
     if base is not None:
-        number, old = base
-        if parts and len(parts) <= MEMBERS_MAX:
-            content, members = unpacked(old, parts)
-            space.add(Source(UNPACKED, number, members), memoryview(content))
-        else:
-            space.add(Source(BASE, number), old)
+        space.add(*base)
     inside = _known_members(new, known, space)
     old_inside = _known_members(space.contents[0], known, None) if inside and base is not None else []
     covers = _covers(new, inside, space, old_inside)
-    if not worthwhile(covers, space.read, new):
+    differences = differences_of(covers, space.read, new)
+    if not worthwhile(covers, differences, new):
         return Match(new)
-    differences = b"".join(
-        subtract_bytes(bytes(new[c.new : c.new + c.length]), space.read(c.old, c.length)) for c in covers if not c.exact
-    )
     sources, covers = space.used(covers)
     return Match(new, sources, tuple(covers), differences=differences)
 

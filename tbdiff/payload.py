@@ -288,6 +288,8 @@ class StreamWriter:
         """End the stream; an empty one is not stored at all."""
         if self.size:
             self._store(self._zstd.flush())
+        # It takes more memory than all that is left to do.
+        del self._zstd
         self._spool.seek(0)
 
     def piece(self) -> bytes:

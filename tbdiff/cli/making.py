@@ -46,10 +46,10 @@ from tbdiff.errors import Rejected
 )
 @click.option(
     "--encoders",
-    metavar="all|none|FILE",
+    metavar="all|common|none|FILE",
     default="all",
-    help="Which compressors a device re-creates packed files with: those of this machine (default), none, or those "
-    "that `tbdiff encoders --json` wrote there.",
+    help="Which compressors a device re-creates packed files with: those of this machine (default), what all devices "
+    "have (zlib, gzip, LZ4), none, or those that `tbdiff encoders --json` wrote there.",
 )
 @platform_option
 @scratch_option
@@ -109,6 +109,8 @@ def _available(which: str) -> Any:
         return None
     if which == "all":
         return encoders.available
+    if which == "common":
+        return encoders.common
     try:
         stated = frozenset(json.loads(Path(which).read_text())["encoders"])
     except (ValueError, KeyError, TypeError):
