@@ -19,6 +19,7 @@ from tbdiff.manifest import Manifest
 from tbdiff.metadata import copy_content
 from tbdiff.oci import as_tree, is_layout
 from tbdiff.opened import OpenedImage
+from tbdiff.output import appearing, check_place
 from tbdiff.rebuild import from_nothing
 from tbdiff.signature import KeyRing
 from tbdiff.source import open_source
@@ -112,21 +113,18 @@ def result_of(
 
 def pack_tree(tree: Path, out: Path, packing: Packing, progress: Progress = quiet) -> Listing:
     """Write the tree to `out` as a tarball, which appears when it was read back as that very tree."""
+    check_place(out, tree)
     listing = read_tree(tree, progress=progress)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place:
-            temporary = Path(place) / "tarball"
+        with appearing(out) as file:
             packed = packer(packing)
-            with temporary.open("wb") as file:
-                write_tar(tree, listing, lambda data: file.write(packed.compress(data)), progress)
-                file.write(packed.flush())
-                file.flush()
-                os.fsync(file.fileno())
-            with open_source(str(temporary)) as again:
+            write_tar(tree, listing, lambda data: file.write(packed.compress(data)), progress)
+            file.write(packed.flush())
+            file.flush()
+            with open_source(file.name) as again:
                 found = facts_of(again, packing, delta=False).tree
             if found is None or found.digest != listing.digest:
                 raise Failed("the tarball did not read back as the tree that was packed; it was not kept")
-            temporary.rename(out)
     except OSError as error:
         raise Failed(f"{out} could not be written: {error.strerror}") from error
     return listing

@@ -23,6 +23,7 @@ from tbdiff.head import Head
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.matching import Available
 from tbdiff.memory import return_large_pieces
+from tbdiff.output import appearing, check_place
 from tbdiff.pairing import Pairing
 from tbdiff.payload import CONTROL, LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
@@ -71,17 +72,15 @@ def create_image(
     `available` tells which compressors the devices have to re-create packed files with (None: do not rely on any).
     """
     private = load_private_key(key) if key else None
-    check_place(out)
+    check_place(out, base, target)
     old = read_tree(base, progress=progress, notice=notice) if base else EMPTY
     new = read_tree(target, progress=progress, notice=notice)
-    stated = Stated(_target(label or Label(), new))
+    label = label or Label()
+    for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
+        if new.get(os.fsencode(path)) is None:
+            raise Rejected(f"there is no {path} in {target}; no image was made", "Name a path inside of the tree.")
+    stated = Stated(_target(label, new))
     return write_image(Known(base, old), Known(target, new), out, stated, private, effort, available, progress)
-
-
-def check_place(out: Path) -> None:
-    """Rejected where no image can be written, before much is done for it."""
-    if out.is_dir():
-        raise Rejected(f"{out} is a directory", "Name a file to write the image to.")
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def write_image(
             head = _head(stated, old, payload, way)
             if key:
                 head = signed(head, key, only_way=bool(stated.signatures))
-            _assemble(head, payload, Path(place) / "image", out)
+            _assemble(head, payload, out)
     except OSError as error:
         raise Failed(f"{out} could not be written: {error.strerror}") from error
     return head.manifest()
@@ -191,15 +190,12 @@ def _head(stated: Stated, old: Listing, payload: BinaryIO, way: dict[str, Any]) 
     )
 
 
-def _assemble(head: Head, payload: BinaryIO, temporary: Path, out: Path) -> None:
+def _assemble(head: Head, payload: BinaryIO, out: Path) -> None:
     payload.seek(0)
     table, _ = chunk_table(payload, head.manifest().way.chunk_size)
     payload.seek(0)
-    with temporary.open("wb") as image:
+    with appearing(out) as image:
         image.write(head.to_bytes())
         image.write(table)
         while part := payload.read(STEP):
             image.write(part)
-        image.flush()
-        os.fsync(image.fileno())
-    temporary.rename(out)

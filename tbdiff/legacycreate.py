@@ -15,6 +15,7 @@ from tbdiff.errors import Failed, Rejected
 from tbdiff.legacycommands import EVERYTHING, SECOND, SIZE_MAX, START, Command, Delete, MakeFile, PatchFile, Stated
 from tbdiff.legacyencoding import END, encode
 from tbdiff.legacyplan import Send, steps
+from tbdiff.output import appearing, check_place
 from tbdiff.overlay import PLAIN_ROOT
 from tbdiff.tree import Progress, quiet, read_tree
 
@@ -30,22 +31,15 @@ def create_legacy(
 
     The same trees give the same bytes. `notice` is told what of the target the format cannot carry.
     """
-    if out.is_dir():
-        raise Rejected(f"{out} is a directory", "Name a file to write the image to.")
+    check_place(out, base, target)
     old = read_tree(base, progress=progress, notice=notice) if base else Listing((PLAIN_ROOT,))
     new = read_tree(target, progress=progress, notice=notice)
-    temporary = out.with_name(f".{out.name}.new")
     try:
-        with ExitStack() as stack, temporary.open("wb") as stream:
+        with ExitStack() as stack, appearing(out) as stream:
             trees = [stack.enter_context(Descent(tree)) for tree in (base or target, target)]
             size = _Writing(trees[0], trees[1], stream, progress).write(old, new)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.rename(out)
     except OSError as error:
         raise Failed(f"{out} could not be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     for text in lost(old, new):
         if notice:
             notice(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tbdiff.compression import zstd
 from tbdiff.entry import HEAD, LISTING_MAGIC, Entry, Kind, Listing, serialise
 from tbdiff.errors import Failed
+from tbdiff.output import appearing
 
 MAGIC = b"\x89tblist\n"
 SIZE_MAX = 1 << 30
@@ -21,12 +21,8 @@ def store(listing: Listing, path: Path) -> None:
     The file is MAGIC, the tree digest, and zstd over what the digest is made of, each entry followed by its extents.
     """
     body = b"".join(serialise(entry) + _extents(entry) for entry in listing)
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as out:
+    with appearing(path) as out:
         out.write(MAGIC + listing.digest + zstd.compress(LISTING_MAGIC + body, 3))
-        out.flush()
-        os.fsync(out.fileno())
-    temporary.rename(path)
 
 
 def _extents(entry: Entry) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ SIGNATURE = 64
 TARGET_TYPE = b"application/vnd.tbdiff.target+json"
 WAY_TYPE = b"application/vnd.tbdiff.way+json"
 
+KEY_FILE_MAX = 1 << 16
 _P = 2**255 - 19
 _ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303021402
 # The y coordinates of the points under whose keys anybody can sign anything (RFC 7748, section 7; curve order 8).
@@ -85,9 +87,22 @@ def create_key(path: Path) -> str:
             raise Rejected(f"{file} exists already; it was left as it is", "Choose another name.") from None
         except OSError as error:
             raise Failed(f"{file} cannot be written: {error.strerror}") from None
-        with os.fdopen(fd, "wb") as out:
-            out.write(content)
+        try:
+            with os.fdopen(fd, "wb") as out:
+                out.write(content)
+        except OSError as error:
+            for begun in (path, file):
+                begun.unlink(missing_ok=True)
+            raise Failed(f"{file} cannot be written: {error.strerror}; there is no new key") from None
     return key_id(_raw(private.public_key())).hex()
+
+
+def _key_file(path: Path) -> bytes:
+    """What a key file holds; nothing where it is no file, or no key for its mere size."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        return file.read() if stat.S_ISREG(found.st_mode) and found.st_size <= KEY_FILE_MAX else b""
 
 
 def _raw(key: Ed25519PublicKey) -> bytes:
@@ -97,7 +112,7 @@ def _raw(key: Ed25519PublicKey) -> bytes:
 def load_private_key(path: Path) -> Ed25519PrivateKey:
     """Read a private key file that `create_key` (or `openssl genpkey -algorithm ed25519`) wrote."""
     try:
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        key = serialization.load_pem_private_key(_key_file(path), password=None)
     except OSError as error:
         raise Failed(f"the key {path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -110,7 +125,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
 def load_public_key(path: Path) -> PublicKey:
     """Read a public key file; Rejected if it is none, or one under which anybody could sign."""
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
+        key = serialization.load_pem_public_key(_key_file(path))
     except OSError as error:
         raise Failed(f"the key {path} cannot be read: {error.strerror}") from None
     except (ValueError, UnsupportedAlgorithm):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tbdiff.errors import Failed
 from tbdiff.head import MAGIC, Head, merged_signatures, read_head
+from tbdiff.output import appearing
 from tbdiff.signature import load_private_key, sign
 
 
@@ -32,25 +30,9 @@ def sign_image(image: Path, key: Path) -> Path | None:
                 return None
             head = read_head(old)
             head.manifest()
-
-            def fill(out: BinaryIO) -> None:
-                out.write(signed(head, private).to_bytes())
-                shutil.copyfileobj(old, out)
-
-            replace_file(image, fill)
+            with appearing(image) as new:
+                new.write(signed(head, private).to_bytes())
+                shutil.copyfileobj(old, new)
     except OSError as error:
         raise Failed(f"{image} could not be signed: {error.strerror}; it is as it was") from None
     return image
-
-
-def replace_file(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Let `fill` write the file anew; it appears as a whole or not at all."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("wb") as out:
-            fill(out)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ class Source:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         close = getattr(self._stream, "close", None)
-        if close and self._stream is not sys.stdin.buffer:
+        if close and not (sys.stdin and self._stream is sys.stdin.buffer):
             close()
 
     def read(self, size: int, /) -> bytes:
@@ -68,6 +68,8 @@ class Source:
 def open_source(source: str) -> Source:
     """Open a path, "-" for standard input, or an http(s) URL."""
     if source == "-":
+        if sys.stdin is None:
+            raise Failed("standard input is closed, so there is no image", "Pipe an image in, or name a file.")
         if os.isatty(0):
             raise Failed("standard input is a terminal, not an image", "Pipe an image in, or name a file.")
         return Source("standard input", sys.stdin.buffer)

@@ -8,10 +8,11 @@ from pathlib import Path
 from tbdiff import encoders
 from tbdiff.chain import Link, apply_chain, opened_chain
 from tbdiff.convert import scratch_copy
-from tbdiff.create import Known, Stated, check_place, write_image
+from tbdiff.create import Known, Stated, write_image
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.image import Image
 from tbdiff.manifest import Manifest
+from tbdiff.output import check_place
 from tbdiff.signature import KeyRing, load_private_key
 from tbdiff.tree import Progress, quiet
 
@@ -34,7 +35,7 @@ def squash(
     needs of a device no compressor that none of them needs.
     """
     private = load_private_key(key) if key else None
-    check_place(out)
+    check_place(out, base)
     with opened_chain(sources, keys) as links:
         _check_form(links)
         _check_named(links[0], base)

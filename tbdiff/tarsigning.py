@@ -10,9 +10,10 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.head import DETACHED_MAGIC, Head, read_head
 from tbdiff.manifest import Target, Way
+from tbdiff.output import appearing
 from tbdiff.payload import Readable
 from tbdiff.signature import Signature, load_private_key
-from tbdiff.signing import replace_file, signed
+from tbdiff.signing import signed
 from tbdiff.source import open_source
 from tbdiff.tarball import facts_of
 from tbdiff.tarfilter import packing_of
@@ -47,7 +48,8 @@ def sign_tarball(image: Path, key: Path, *, delta: bool = False, **said: Any) ->
             free=facts.free,
         ).to_bytes()
         head = signed(Head(target, way, _earlier_signatures(place, target, way)), private).to_bytes(DETACHED_MAGIC)
-        replace_file(place, lambda out: out.write(head + table))
+        with appearing(place) as out:
+            out.write(head + table)
     except OSError as error:
         raise Failed(f"{image} could not be signed: {error.strerror}") from None
     return place

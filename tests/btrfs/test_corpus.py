@@ -23,6 +23,9 @@ from tests.metered import Ended, run
 from tests.roundtrip import snapshot
 
 MEMORY_MAX = 64 << 20
+CREATE_MEMORY_MAX = 512 << 20
+# Packing an initrd as zstd -9 did takes 90 MiB by itself.
+REPACKED_MEMORY_MAX = 192 << 20
 # What `point` changes is 262 MB of files; a tree that shares nothing with its base would take 690 MB.
 NEW_DATA_MAX = 300 << 20
 PAIRS = {"point": ("point-v1", "point-v2"), "tiny": ("point-v2", "tiny-v2")}
@@ -96,6 +99,21 @@ def test_round_trips(pair: str, corpus: Corpus, images: Images, copy: Callable[[
         assert exclusive(tree) < NEW_DATA_MAX
     if pair == "tiny":
         assert exclusive(tree) < 4 << 20
+
+
+def test_round_trips_with_all_that_makes_an_image_small(
+    corpus: Corpus, images: Images, tmp_path: Path, copy: Callable[[str], Path]
+) -> None:
+    image, tree = tmp_path / "small.tbdiff", copy("point-v1")
+    made = run("tbdiff", "create", corpus.point_v1, corpus.point_v2, "-o", image)
+    assert made.code == 0, made.err
+    assert made.memory < CREATE_MEMORY_MAX, f"{made.memory >> 20} MiB"
+    assert image.stat().st_size < images("point").stat().st_size / 2
+    applied = run("tbdiff", "apply", image, tree)
+    assert applied.code == 0, applied.err
+    assert applied.memory < REPACKED_MEMORY_MAX, f"{applied.memory >> 20} MiB"
+    assert differences(corpus.point_v2, tree) == []
+    image.unlink()
 
 
 def test_round_trips_from_a_pipe(corpus: Corpus, images: Images, copy: Callable[[str], Path], done: Done) -> None:

@@ -168,6 +168,7 @@ def test_a_real_system(corpus: Corpus, ground: Path) -> None:
 # --- what the original wrote
 
 
+@pytest.mark.skipif(not ORIGINALS.exists(), reason="samples of the original program are not part of the repository")
 def test_samples_of_the_original(ground: Path) -> None:
     tree, original = ground / "tree", ground / "original"
     tree.mkdir()

@@ -1,0 +1,43 @@
+"""A file that is written aside, and appears under its name when it is complete."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tbdiff.errors import Rejected
+
+
+def check_place(out: Path, *trees: Path | None) -> None:
+    """Rejected where nothing can appear, before much is done for it; and within a tree that it is made of."""
+    if str(out) == "-":
+        raise Rejected("the result is written to a file, not to standard output", "Name a file.")
+    if not out.parent.is_dir():
+        raise Rejected(f"there is no directory {out.parent}, so nothing was written", "Make it first.")
+    if out.is_dir():
+        raise Rejected(f"{out} is a directory, so nothing was written", "Name a file.")
+    if out.exists() and not stat.S_ISREG(out.stat().st_mode):
+        raise Rejected(f"{out} is a device or a pipe, and would be replaced by a file; nothing was written")
+    place = out.parent.resolve()
+    for tree in filter(None, trees):
+        if place.is_relative_to(tree.resolve()):
+            raise Rejected(f"{out} lies in {tree}, which it is made of; nothing was written", "Name a file elsewhere.")
+
+
+@contextmanager
+def appearing(out: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `out`, or of what `out` links to, when all of it is written and on disk."""
+    place = out.resolve()
+    temporary = place.with_name(f".{place.name}.new")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(place)
+    finally:
+        temporary.unlink(missing_ok=True)

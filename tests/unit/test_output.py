@@ -1,0 +1,91 @@
+"""What is written appears as a whole or not at all, and replaces nothing but a file."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from tbdiff import signature
+from tbdiff.create import Label, create_image
+from tbdiff.errors import Failed, Rejected
+from tbdiff.legacycreate import create_legacy
+from tbdiff.output import appearing, check_place
+from tbdiff.signing import sign_image
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    made = tmp_path / "tree"
+    made.mkdir()
+    (made / "file").write_text("content")
+    return made
+
+
+def test_a_pipe_is_not_replaced(tree: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for out in (pipe, tmp_path / "link"):
+        with pytest.raises(Rejected, match="is a device or a pipe"):
+            create_image(None, tree, out)
+        with pytest.raises(Rejected, match="is a device or a pipe"):
+            create_legacy(None, tree, out)
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize(("out", "said"), [("-", "not to standard output"), ("tree/x", "lies in"), ("no/x", "no dir")])
+def test_places_where_nothing_is_written(out: str, said: str, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree.parent)
+    with pytest.raises(Rejected, match=said):
+        check_place(Path(out), None, tree)
+    assert os.listdir(tree.parent) == ["tree"]
+
+
+def test_nothing_appears_of_what_failed(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("old")
+    with pytest.raises(ValueError, match="no more"), appearing(out) as file:
+        file.write(b"new")
+        raise ValueError("no more")
+    assert out.read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_link_stays_when_what_it_leads_to_is_signed(tree: Path, tmp_path: Path) -> None:
+    image, link, key = tmp_path / "image", tmp_path / "link", tmp_path / "key"
+    signature.create_key(key)
+    create_image(None, tree, image)
+    link.symlink_to("image")
+    unsigned = image.read_bytes()
+    sign_image(link, key)
+    assert link.is_symlink()
+    assert image.read_bytes() != unsigned
+
+
+def test_boot_files_must_be_there(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="there is no boot/vmlinuz"):
+        create_image(None, tree, tmp_path / "image", label=Label(kernel="boot/vmlinuz"))
+    assert not (tmp_path / "image").exists()
+
+
+def test_key_files_that_are_none(tmp_path: Path) -> None:
+    pipe, zero = tmp_path / "pipe.pub", tmp_path / "zero.pub"
+    os.mkfifo(pipe)
+    zero.symlink_to("/dev/zero")
+    for path in (pipe, zero):
+        with pytest.raises(Rejected, match="is not a public key"):
+            signature.load_public_key(path)
+
+
+def test_no_half_key_is_left(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(Failed, match="there is no new key"):
+            signature.create_key(tmp_path / "key")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert os.listdir(tmp_path) == []
