@@ -15,9 +15,10 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 # Of Debian: the bindings of Btrfs and libarchive; the tools of tests and demo; what builds two real systems to test with.
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
-            debian-archive-keyring, mmdebstrap, rsync, zstd
+            debian-archive-keyring, mmdebstrap, rsync, zstd, \
+            busybox, grub-common, parted, qemu-system-x86
 PYTHONS  := tbdiff tbupdate tests demo $(wildcard benchmarks)
-SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null)
+SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
@@ -64,7 +65,7 @@ lint: $(READY)
 	$(RUN) -m ruff check $(PYTHONS)
 	$(RUN) -m ruff format --check $(PYTHONS)
 	$(RUN) -m mypy
-	shellcheck $(SCRIPTS)
+	shellcheck --exclude=SC1091 $(SCRIPTS)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then \
@@ -85,6 +86,7 @@ bench: $(READY)
 
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
+SHARE := /usr/share
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update
 install:
 	rm -rf build
@@ -95,12 +97,19 @@ install:
 	    find bin -mindepth 1 ! -name 'python*' ! -name 'tbdiff*' ! -name tb-update -delete && \
 	    if [ -n '$(DESTDIR)' ]; then sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' bin/tb* pyvenv.cfg; fi
 	install -d '$(DESTDIR)$(PREFIX)/bin'
+	@# Where each generator of an initramfs looks, whatever PREFIX is.
+	install -D boot-hooks/boot '$(DESTDIR)$(SHARE)/tb-update/boot'
+	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
+	install -D boot-hooks/initramfs-tools/scripts/local-premount/tb-update \
+	    '$(DESTDIR)$(SHARE)/initramfs-tools/scripts/local-premount/tb-update'
 	@for program in $(PROGRAMS); do \
 	    ln -sfn "../lib/tb-update/bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"; done
 
 uninstall:
 	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
 	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
+	rm -rf '$(DESTDIR)$(SHARE)/tb-update'
+	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -21,9 +21,14 @@ class _Table(pydantic.BaseModel):
 
 
 class Boot(_Table):
-    """`[boot]`: who picks the kernel. With "none" it is managed elsewhere, and none is looked for."""
+    """`[boot]`: who picks the kernel. With "none" it is managed elsewhere, and none is looked for.
 
-    chooser: Literal["none"] = "none"
+    Without `options`, new entries have those of the entry before, or those that the kernel was started with.
+    """
+
+    chooser: Literal["auto", "none", "grub", "extlinux"] = "auto"
+    options: str = ""
+    tries: Annotated[int, pydantic.Field(ge=1, le=9)] = 3
 
 
 class Reserve(_Table):

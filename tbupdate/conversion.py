@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
-from tbupdate import layout, marks
+from tbupdate import booting, layout, marks
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, ROOT, SNAPSHOTS, STATE, kept_root, partial
 from tbupdate.record import Record
@@ -77,7 +77,7 @@ def _nested(places: dict[str, int], path: str) -> tuple[str, ...]:
 def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
     """Keep the installed root as the first deployment, and boot a writable copy of it; the original stays as it is."""
     if system.initialised:
-        raise NothingToDo("the layout is there already")
+        return plan_boot(system)
     replaces = source.path == f"{SNAPSHOTS}/{ROOT}"
     taken = {ROOT, CURRENT, layout.PREVIOUS} & set(system.subvolumes)
     if taken and not (replaces and taken == {ROOT}):
@@ -101,7 +101,8 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         MakeSnapshot(new, root),
         MakeSnapshot(new, CURRENT, read_only=True),
         SyncFileSystem(),
-        SetDefault(root),
+        *booting.set_up(system, record),
+        SetDefault(root, follows=system.boot is not None),
         SyncFileSystem(),
         SetMark(f"{marks.COMMITTED}.{new}", now),
         SetMark(marks.GOOD, new),
@@ -114,3 +115,16 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         for place in source.nested
     ]
     return Plan(new, tuple(steps), (*names, SyncFileSystem(), history), tuple(notes))
+
+
+def plan_boot(system: System) -> Plan:
+    """Where the layout is there already: let a boot loader that was found boot what boots next."""
+    default = system.default
+    if system.boot is None or system.boot.choice is not None:
+        raise NothingToDo("the layout is there already")
+    if default is None or system.pending is not None:
+        raise Rejected(
+            "what boots next is not committed; nothing was changed", "Keep it with `tb-update commit`, then try again."
+        )
+    record = default.record or Record(id=default.id, created="")
+    return Plan(default.id, booting.set_up(system, record))

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 
 from tbdiff.entry import printable
 from tbupdate import layout, space
+from tbupdate.boot import finder
+from tbupdate.boot.chooser import Chooser
 from tbupdate.config import Config
 from tbupdate.mirrors import SHOWN
+from tbupdate.site import Site
 from tbupdate.status import interrupted
 from tbupdate.system import System
 
@@ -30,12 +33,14 @@ class Finding:
     notice: bool = False
 
 
-def examine(system: System, top: str, boot: str | None, config: Config, keys: int) -> list[Finding]:
+def examine(site: Site, boot: str | None, config: Config, keys: int) -> list[Finding]:
     """Everything that is found, the gravest first."""
+    system, top = site.survey(), site.top
     if not system.initialised:
         begun = "was begun and interrupted" if system.marks.deploying else "is not there"
         return [Finding("layout", f"the layout {begun}", "Run: tb-update init")]
     found = [*_layout(system), *_options(top, boot, system), *_nested(system), *_facilities(system, top, config, keys)]
+    found += _booting(system, site.chooser, boot)
     return sorted(found, key=lambda one: one.notice)
 
 
@@ -141,7 +146,7 @@ def _facilities(system: System, top: str, config: Config, keys: int) -> Iterator
             "keys", f"no key is trusted: {config.keys} has no *.pub", "Put the public key of your builder there."
         )
     known = space.identify(top)
-    if known is not None and os.path.isdir(f"/sys/fs/btrfs/{_dashed(known.fsid)}/qgroups"):
+    if known is not None and os.path.isdir(f"/sys/fs/btrfs/{space.dashed(known.fsid)}/qgroups"):
         yield Finding(
             "qgroups",
             "Btrfs quota groups are on: deleting snapshots can stall the system for minutes",
@@ -157,15 +162,46 @@ def _facilities(system: System, top: str, config: Config, keys: int) -> Iterator
                 f"only {free >> 20} MiB are left for {what}",
                 "Run: tb-update prune; for metadata also: btrfs balance start -dusage=10 on the mounted top level",
             )
-    if config.boot.chooser == "none":
+
+
+def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Iterator[Finding]:
+    if chooser is None:
+        where = boot or (finder.USUAL if system.booted_id is not None else None)
+        there = ", ".join(one.name for one in finder.found(where)) if where is not None else ""
         yield Finding(
             "chooser",
-            'the kernel is managed elsewhere ([boot] chooser = "none"): an update brings no kernel to /boot',
-            "Nothing to do, if the kernel that boots fits every deployment.",
+            "the kernel is managed elsewhere: an update brings no kernel to /boot, and nothing goes back by itself"
+            + (f" (there is {there})" if there else ""),
+            'Set [boot] chooser to your boot loader, if it is one that is known; else "none", and see to it that the '
+            "kernel that boots fits every deployment.",
             notice=True,
         )
-
-
-def _dashed(fsid: bytes) -> str:
-    digits = fsid.hex()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        return
+    if system.choice is None:
+        yield Finding(
+            "chooser",
+            f"{chooser.name} boots this system but does not know of tb-update: nothing goes back by itself",
+            "Set it up with: tb-update init",
+            notice=True,
+        )
+        return
+    yield Finding(
+        "coverage",
+        chooser.coverage.sentence,
+        "Nothing to do."
+        if chooser.coverage.counts
+        else "A hardware watchdog does not help against that; a person does.",
+        notice=True,
+    )
+    if system.default is None or system.boot is None or system.default.id not in system.boot.entries:
+        yield Finding(
+            "entry",
+            "what the boot loader boots next is no deployment that is kept",
+            "Go to one that is: tb-update rollback ID",
+        )
+    if system.default_root is None or system.default_root.id != system.default_id:
+        yield Finding(
+            "default",
+            "the default subvolume is not what the boot loader boots next",
+            "Any changing command repairs it, such as: tb-update prune; so does the next boot.",
+        )

@@ -7,6 +7,8 @@ import re
 SNAPSHOTS = "snapshots"
 STATE = "tb-update"
 HISTORY = "history.jsonl"
+TRIES = "tries"
+TRIAL = "trial"
 
 ROOT = "root"
 CURRENT = "current"

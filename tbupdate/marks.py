@@ -19,14 +19,20 @@ DEPLOYING = "deploying"
 COMMITTED = "committed"
 BAD = "bad"
 PIN = "pin"
+FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Marks:
-    """All marks. `good` is the deployment that was committed last, `deploying` the one that a run is about to make."""
+    """All marks.
+
+    `good` is the deployment that was committed last, `deploying` the one that a run is about to make, `failed` the tree
+    that failed last, even when its deployment is gone.
+    """
 
     good: str | None = None
     deploying: str | None = None
+    failed: str | None = None
     committed: Mapping[str, str] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
@@ -54,7 +60,14 @@ def read(directory: str) -> Marks:
                 each.setdefault(kind, {})[deployment] = value
             else:
                 single[kind] = value
-    return Marks(single.get(GOOD), single.get(DEPLOYING), each[COMMITTED], each[BAD], frozenset(each[PIN]))
+    return Marks(
+        good=single.get(GOOD),
+        deploying=single.get(DEPLOYING),
+        failed=single.get(FAILED),
+        committed=each[COMMITTED],
+        bad=each[BAD],
+        pinned=frozenset(each[PIN]),
+    )
 
 
 def put(directory: str, name: str, value: str) -> None:

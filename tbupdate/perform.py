@@ -8,19 +8,19 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
-from tbdiff.entry import Listing
 from tbdiff.errors import Failed, NothingToDo, Stop
-from tbdiff.tree import Progress, quiet, read_tree
-from tbupdate import history, marks, record, subvolumes, syscalls
+from tbdiff.tree import read_tree
+from tbupdate import bootsteps, history, marks, record, subvolumes, syscalls
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
 from tbupdate.signals import held_back
+from tbupdate.site import Site
 from tbupdate.steps import (
     AppendHistory,
     ApplyImage,
+    Choose,
     ClearMark,
     DeleteRecord,
     DeleteSubvolume,
@@ -34,50 +34,23 @@ from tbupdate.steps import (
     Rename,
     SetDefault,
     SetMark,
+    SetUpBoot,
     Step,
     SyncFileSystem,
     TakeSnapshot,
     TidySnapshot,
     WriteRecord,
 )
-from tbupdate.system import survey
 from tbupdate.upkeep import plan_repair
 
 log = logging.getLogger(__name__)
 
-
-class Applicable(Protocol):
-    """What performing needs of an opened image."""
-
-    @property
-    def digest(self) -> str:
-        """What names the image; an unsigned tarball has a name only when it was read."""
-
-    def apply(self, tree: Path, base: Listing | None, progress: Progress) -> Listing:
-        """Turn `tree` into the image's target, and return the target's listing."""
-
-
-@dataclass
-class Site:
-    """Where a plan is performed, and what its steps hand on: the image to apply, the listing that came of it."""
-
-    top: str
-    image: Applicable | None = None
-    progress: Progress = quiet
-    listing: Listing | None = None
-
-    def path(self, name: str) -> str:
-        """The path of a name in `snapshots/`."""
-        return os.path.join(self.top, SNAPSHOTS, name)
-
-    def record(self, deployment: str) -> str:
-        """The directory of a deployment's record."""
-        return os.path.join(self.top, STATE, deployment)
+SWITCHES = (SetDefault, Choose, SetUpBoot)
 
 
 def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
     """Do all of a plan, and return warnings; raise Failed, with everything as before, when it cannot be done."""
-    switch = next((n for n, step in enumerate(plan.steps) if isinstance(step, SetDefault)), 0)
+    switch = next((n for n, step in enumerate(plan.steps) if isinstance(step, SWITCHES)), 0)
     step: Step | None = None
     try:
         for step in plan.steps[:switch]:
@@ -112,13 +85,13 @@ def _clear(site: Site, plan: Plan, now: str) -> str:
     """Clear what was begun, or finish it where the switch was made; return how it stands now, as a sentence."""
     with held_back():
         try:
-            for step in plan_repair(survey(site.top), now).every_step:
+            for step in plan_repair(site.survey(), now).every_step:
                 if not isinstance(step, AppendHistory):
                     do(step, site)
-            default = survey(site.top).default
+            default = site.survey().default
         except (OSError, Stop) as error:
             return f"What was begun could not be cleared yet ({error}); the next command does it."
-    if default is not None and default.id == plan.deployment and SetDefault in map(type, plan.steps):
+    if default is not None and default.id == plan.deployment and any(isinstance(step, SWITCHES) for step in plan.steps):
         return f"{default.id} boots next all the same."
     return "The system is as it was before."
 
@@ -162,8 +135,19 @@ def do(step: Step, site: Site) -> None:
             record.remove(site.record(deployment))
         case MakeDirectories() | TidySnapshot() | ApplyImage() | ReadTree() | WriteRecord():
             _do_with_trees(step, site)
-        case _:
+        case (
+            MakeSubvolume()
+            | MakeSnapshot()
+            | TakeSnapshot()
+            | SetDefault()
+            | MakeReadOnly()
+            | DeleteSubvolume()
+            | Rename()
+            | Exchange()
+        ):
             _do_with_subvolumes(step, site)
+        case _:
+            bootsteps.do(step, site)
 
 
 def _named(event: history.Event, site: Site) -> history.Event:
@@ -191,8 +175,6 @@ def _do_with_subvolumes(step: Step, site: Site) -> None:
             _in_snapshots(site, syscalls.rename, old, new)
         case Exchange(one, other):
             _in_snapshots(site, syscalls.exchange, one, other)
-        case _:
-            raise Failed(f"this version does not know how to {step}")
 
 
 def _do_with_trees(step: Step, site: Site) -> None:

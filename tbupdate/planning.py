@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.manifest import Manifest
 from tbdiff.show import size
-from tbupdate import layout, marks, release
+from tbupdate import booting, layout, marks, release
+from tbupdate.boot.chooser import Choice
+from tbupdate.boot.kernel import Overrides
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, coming, kept_root, partial
 from tbupdate.mirrors import held_names, settle, way_back
@@ -21,7 +23,6 @@ from tbupdate.steps import (
     MakeSubvolume,
     Plan,
     Rename,
-    SetDefault,
     SetMark,
     Step,
     SyncFileSystem,
@@ -47,6 +48,7 @@ class Offer:
     device_type: str | None = None
     reserve: int = RESERVE
     allow_downgrade: bool = False
+    again: bool = False
 
 
 def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
@@ -60,28 +62,37 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     base = find_base(system, manifest)
     refuse_without_space(system, manifest, base, offer)
 
+    refuse_what_failed(system, manifest, offer)
     new, unfinished = offer.id, partial(offer.id)
+    record = record_of(manifest, offer, base)
     begin = MakeSnapshot(base.id, unfinished) if base else MakeSubvolume(unfinished)
     prepare: tuple[Step, ...] = (
         SetMark(marks.DEPLOYING, new),
         begin,
         ApplyImage(unfinished, base.id if base else None),
-        WriteRecord(record_of(manifest, offer, base)),
+        *booting.require(system, unfinished, record),
+        WriteRecord(record),
         SyncFileSystem(),
         MakeReadOnly(unfinished),
         Rename(unfinished, new),
         MakeSnapshot(new, kept_root(new)),
         MakeSnapshot(new, coming(CURRENT), read_only=True),
+        *booting.give_tries(system, new),
         SyncFileSystem(),
+        *booting.add(system, record),
     )
-    switch: tuple[Step, ...] = (SetDefault(kept_root(new)), SyncFileSystem(), ClearMark(marks.DEPLOYING))
+    switch: tuple[Step, ...] = (
+        *booting.switch(system, kept_root(new), booting.on_trial(system, new)),
+        ClearMark(marks.DEPLOYING),
+    )
     held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
     names = settle(held, kept_root(new), way_back(system, new, system.marks.good), names_in_use(system))
     event = Event(offer.now, "deploy", new, more=image_facts(manifest, offer, base))
     notes = [f"It takes the place of {system.staged.id}, which was staged."] if system.staged else []
     if not offer.signers:
         notes.append("The image is not signed.")
-    return Plan(new, prepare + switch, (*names, SyncFileSystem(), AppendHistory(event)), tuple(notes))
+    afterwards = (*booting.drop_tries(system, system.staged), *names, SyncFileSystem(), AppendHistory(event))
+    return Plan(new, prepare + switch, afterwards, tuple(notes))
 
 
 def plan_rollback(system: System, target: str | None, now: str, reason: str) -> Plan:
@@ -93,7 +104,7 @@ def plan_rollback(system: System, target: str | None, now: str, reason: str) -> 
 
     steps: list[Step] = []
     if system.pending is not None:
-        steps.append(SetMark(f"{marks.BAD}.{system.pending.id}", reason))
+        steps += booting.mark_bad(system.pending, reason)
     held = held_names(system)
     if there.roots:
         root = there.roots[0].name
@@ -101,14 +112,20 @@ def plan_rollback(system: System, target: str | None, now: str, reason: str) -> 
         root = next(name for name in free_roots(there.id) if name not in system.subvolumes)
         steps += [MakeSnapshot(there.id, root), SyncFileSystem()]
         held[root] = there.id
-    steps += [SetDefault(root), SyncFileSystem()]
-    good = system.marks.good
+    good, choice = system.marks.good, booting.on_trial(system, there.id)
+    steps += booting.add_missing(system, there)
+    if system.is_committed(there):
+        choice = Choice(there.id, back=way_back(system, there.id, there.id))
+    else:
+        steps += [*booting.give_tries(system, there.id), SyncFileSystem()]
+    steps += booting.switch(system, root, choice)
     if system.is_committed(there):
         good = there.id
         steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
     names = settle(held, root, way_back(system, there.id, good), names_in_use(system))
     event = Event(now, "rollback", there.id, more={"from": here.id if here else None, "reason": reason})
-    return Plan(there.id, tuple(steps), (*names, SyncFileSystem(), AppendHistory(event)))
+    afterwards = (*booting.drop_tries(system, here), *names, SyncFileSystem(), AppendHistory(event))
+    return Plan(there.id, tuple(steps), afterwards)
 
 
 def plan_commit(system: System, now: str) -> Plan:
@@ -124,14 +141,14 @@ def plan_commit(system: System, now: str) -> Plan:
             f"{pending.id} is staged but does not run yet, so nobody knows whether it works",
             "Reboot into it first.",
         )
-    steps: list[Step] = [SetMark(f"{marks.COMMITTED}.{pending.id}", now)]
-    if pending.id in system.marks.bad:
-        steps.append(ClearMark(f"{marks.BAD}.{pending.id}"))
-    steps += [SetMark(marks.GOOD, pending.id), SyncFileSystem()]
-    held = held_names(system)
-    root = system.by_number(system.default_id)
     # `previous` stays what it was before the commit: the deployment that was good until now.
     back = way_back(system, pending.id, system.marks.good)
+    steps: list[Step] = [*booting.keep(system, pending.id, back), SetMark(f"{marks.COMMITTED}.{pending.id}", now)]
+    if pending.id in system.marks.bad:
+        steps.append(ClearMark(f"{marks.BAD}.{pending.id}"))
+    steps += [SetMark(marks.GOOD, pending.id), *booting.drop_tries(system, pending), SyncFileSystem()]
+    held = held_names(system)
+    root = system.default_root
     names = settle(held, root.name, back, names_in_use(system)) if root else ()
     return Plan(pending.id, tuple(steps), (*names, AppendHistory(Event(now, "commit", pending.id))))
 
@@ -155,6 +172,16 @@ def refuse_during_trial(system: System) -> None:
         raise Rejected(
             f"{system.trial.id} runs on trial; nothing was changed",
             "Keep it with `tb-update commit`, or go back with `tb-update rollback`, then deploy again.",
+        )
+
+
+def refuse_what_failed(system: System, manifest: Manifest, offer: Offer) -> None:
+    """What failed here is not tried again by itself: a nightly run would bring the same fault every night."""
+    failed, tree = system.marks.failed, manifest.target.tree
+    if failed and tree and failed.startswith(tree) and not offer.again:
+        raise Rejected(
+            f"this very system failed here before ({failed.removeprefix(tree).strip()}); nothing was changed",
+            "Get a newer image. If you mean it: --again",
         )
 
 
@@ -232,6 +259,7 @@ def record_of(manifest: Manifest, offer: Offer, base: Deployment | None) -> Reco
         created=offer.now,
         entries=target.entries,
         size=target.size,
+        boot_files=Overrides(target.kernel, target.initrd, target.devicetree),
     )
 
 

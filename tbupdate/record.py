@@ -10,6 +10,7 @@ import pydantic
 
 from tbdiff.entry import Kind, Listing
 from tbdiff.listing import load, store
+from tbupdate.boot.kernel import Overrides
 
 RECORD = "record.json"
 LISTING = "listing"
@@ -34,6 +35,7 @@ class Record(pydantic.BaseModel):
     entries: int = 0
     size: int = 0
     kernel: str | None = None
+    boot_files: Overrides = Overrides()
 
 
 def read(directory: str) -> Record | None:

@@ -91,3 +91,9 @@ def _spaces(path: str) -> list[tuple[int, int, int]]:
         return [struct.unpack_from("<QQQ", raw, 16 + 24 * n) for n in range(min(count, 64))]
     finally:
         os.close(descriptor)
+
+
+def dashed(fsid: bytes) -> str:
+    """The id of a file system as tools and command lines write it."""
+    digits = fsid.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tbdiff.errors import Rejected
 from tbupdate import layout, marks, record, space, subvolumes
+from tbupdate.boot import kernelsets, place
+from tbupdate.boot.chooser import Choice, Chooser
 from tbupdate.marks import Marks
 from tbupdate.record import Record
 from tbupdate.space import Space
@@ -44,8 +47,29 @@ class Deployment:
 
 
 @dataclass(frozen=True)
+class Boot:
+    """The boot partition where a chooser is used, and what its entries need to know; no `choice` before `init`.
+
+    `loose` are the kernel sets that no entry names, `root` and `partition` the UUIDs of Btrfs and of the boot
+    partition, `note` what the hook said last.
+    """
+
+    choice: Choice | None
+    entries: frozenset[str]
+    root: str
+    partition: str
+    loose: frozenset[str] = frozenset()
+    options: str = ""
+    tries: int = 3
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class System:
     """What the top level holds. Which one is which is read from Btrfs itself, never from a file that can go stale.
+
+    Where a boot chooser is used, `boot` says which deployment boots next, and the default subvolume only follows it.
+    `tries` are the tries that the hook in the initramfs has not taken yet, of those deployments that have a number.
 
     `booted_id` is the subvolume that runs as / from this file system; None where none does: an image of another system.
     """
@@ -59,6 +83,13 @@ class System:
     records: frozenset[str] = frozenset()
     space: Space = field(default_factory=Space)
     has_snapshots: bool = False
+    boot: Boot | None = None
+    tries: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def choice(self) -> Choice | None:
+        """What the boot chooser was told; None where there is none."""
+        return self.boot.choice if self.boot is not None else None
 
     @property
     def initialised(self) -> bool:
@@ -82,7 +113,22 @@ class System:
     @property
     def default(self) -> Deployment | None:
         """The deployment that boots next."""
-        return self.made_from(self.by_number(self.default_id))
+        choice = self.choice
+        if choice is None:
+            return self.made_from(self.by_number(self.default_id))
+        booted = self.booted
+        if booted is not None and booted.id == choice.trial:
+            # Its last try may be this very boot: when that goes well, it gets it back.
+            return booted
+        return self.get(choice.trial if choice.is_due(choice.trial or "") else choice.default)
+
+    @property
+    def default_root(self) -> Subvolume | None:
+        """The root that boots next: the default subvolume, or what that has yet to become."""
+        marked = self.by_number(self.default_id)
+        if self.choice is None or (marked is not None and self.made_from(marked) == self.default):
+            return marked
+        return self.default.roots[0] if self.default is not None and self.default.roots else None
 
     @property
     def booted(self) -> Deployment | None:
@@ -129,8 +175,11 @@ class System:
         return deployment.id in self.marks.committed
 
 
-def survey(top: str) -> System:
-    """Look at the Btrfs whose top level is mounted at `top`."""
+def survey(top: str, chooser: Chooser | None = None, options: str = "", tries: int = 3) -> System:
+    """Look at the Btrfs whose top level is mounted at `top`, and at the boot chooser that belongs to it.
+
+    `options` and `tries` are what the configuration says of new entries and of trials.
+    """
     if not subvolumes.is_top_level(top):
         raise Rejected(
             f"{top} is not the top level of a Btrfs",
@@ -151,7 +200,49 @@ def survey(top: str) -> System:
         records=_records(top),
         space=space.measure(top),
         has_snapshots=there,
+        boot=_boot(top, chooser, options, tries, booted_id is not None) if chooser is not None else None,
+        tries=_tries(top),
     )
+
+
+def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -> Boot:
+    choice, entries = chooser.choice(), chooser.entries()
+    known = space.identify(top)
+    if not options:
+        # As the entry of what boots has them: an update changes nothing that nobody asked for.
+        last = entries.get(choice.default) if choice is not None else None
+        options = last.options if last is not None else _running_options() if running else ""
+    return Boot(
+        choice=choice,
+        entries=frozenset(entries),
+        root=space.dashed(known.fsid) if known is not None else "",
+        partition=place.uuid_of(chooser.directory),
+        loose=frozenset(kernelsets.loose(chooser.directory, (entry.kernels for entry in entries.values()))),
+        options=" ".join(filter(_is_plain_option, options.split())),
+        tries=tries,
+        note=chooser.note() if choice is not None else "",
+    )
+
+
+def _running_options() -> str:
+    with open("/proc/cmdline") as file:
+        return file.read()
+
+
+def _is_plain_option(word: str) -> bool:
+    """Whether a word of a command line is not ours to say, and none that a boot loader's script would read as more."""
+    name = word.partition("=")[0]
+    ours = name in ("BOOT_IMAGE", "initrd", "root", "rootfstype", "ro", "rw", "panic") or name.startswith("tb.")
+    return not ours and "subvol" not in word and re.fullmatch(r"[A-Za-z0-9._,:=/@+%~-]+", word) is not None
+
+
+def _tries(top: str) -> dict[str, int]:
+    directory = os.path.join(top, layout.STATE, layout.TRIES)
+    try:
+        held = {name: os.listdir(os.path.join(directory, name)) for name in os.listdir(directory)}
+    except FileNotFoundError:
+        return {}
+    return {name: len([one for one in left if one != layout.TRIAL]) for name, left in held.items()}
 
 
 def _subvolumes(top: str) -> tuple[dict[str, Subvolume], tuple[Place, ...]]:

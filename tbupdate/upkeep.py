@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
-from tbupdate import layout, marks
+from tbupdate import booting, layout, marks
+from tbupdate.boot.chooser import Choice
 from tbupdate.history import Event
 from tbupdate.layout import PARTIAL, partial
 from tbupdate.mirrors import SHOWN, SPARE, held_names, settle, way_back
-from tbupdate.planning import find, names_in_use, require_layout
+from tbupdate.planning import find, free_roots, names_in_use, require_layout
 from tbupdate.steps import (
     AppendHistory,
+    Choose,
     ClearMark,
+    ClearNote,
     DeleteRecord,
     DeleteSubvolume,
+    DropTries,
+    ForgetEntry,
+    MakeSnapshot,
     Plan,
+    SetDefault,
     SetMark,
     Step,
     SyncFileSystem,
@@ -35,6 +42,7 @@ class Verdict:
 def plan_repair(system: System, now: str) -> Plan:
     """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut."""
     doing, default, good = system.marks.deploying, system.default, system.marks.good
+    failed = booting.fallen(system)
     steps: list[Step] = []
     if doing is not None and default is not None and default.id == doing:
         if good is None:
@@ -43,31 +51,76 @@ def plan_repair(system: System, now: str) -> Plan:
             steps += [SetMark(f"{marks.COMMITTED}.{doing}", now), SetMark(marks.GOOD, doing)]
         steps.append(ClearMark(marks.DEPLOYING))
     elif doing is not None:
-        steps += _clear(system, doing)
+        steps += _clear(system, doing) if failed is None or failed.id != doing else ()
         steps.append(ClearMark(marks.DEPLOYING))
     steps += _stray_partials(system, doing)
     if good is not None:
         steps += _forgotten(system)
-    root = system.by_number(system.default_id)
-    if good is None or default is None or root is None:
+    if failed is not None and default is not None:
+        steps += _leave(system, failed, default)
+    if good is None or default is None:
+        return _repair(system, steps, (), now)
+    held = {name: of for name, of in held_names(system).items() if of != doing or doing == default.id}
+    steps += _bring_root(system, default, held)
+    root = _root_of(system, default, held)
+    if root is None:
         return _repair(system, steps, (), now)
     # What was committed before is good again as soon as a rollback switched to it.
     if default.id != good and system.is_committed(default):
         good = default.id
         steps.append(SetMark(marks.GOOD, good))
-    held = {name: of for name, of in held_names(system).items() if of != doing or doing == default.id}
-    names = settle(held, root.name, way_back(system, default.id, good), names_in_use(system))
+    # Of a deployment that was cleared or left they went with it; one that was kept is not counted any more.
+    counted = {doing, failed.id if failed else None, default.id if default.id != good else None}
+    steps += [DropTries(one) for one in sorted(system.tries) if one not in counted]
+    names = settle(held, root, way_back(system, default.id, good), names_in_use(system))
     return _repair(system, steps, names, now)
+
+
+def _leave(system: System, failed: Deployment, default: Deployment) -> list[Step]:
+    """What boot loader or hook have left by themselves stays left, and it is written down why."""
+    steps: list[Step] = [*booting.mark_bad(failed, booting.why_fallen(system, failed)), SyncFileSystem()]
+    if system.choice is not None and system.choice.trial is not None:
+        steps.append(Choose(Choice(default.id, back=way_back(system, default.id, default.id))))
+    return [*steps, *booting.drop_tries(system, failed), ClearNote()]
+
+
+def _root_of(system: System, default: Deployment, held: dict[str, str]) -> str | None:
+    """The root that boots next, by its name; where /boot decides, it may have to be made first."""
+    root = system.default_root
+    if root is not None or system.choice is None:
+        return root.name if root is not None else None
+    return next((name for name in free_roots(default.id) if name not in system.subvolumes), None)
+
+
+def _bring_root(system: System, default: Deployment, held: dict[str, str]) -> list[Step]:
+    """Let the default subvolume follow the boot chooser, which has decided."""
+    root = system.default_root
+    if system.choice is None or (root is not None and root.id == system.default_id):
+        return []
+    name = _root_of(system, default, held)
+    if name is None:
+        return []
+    made: list[Step] = [] if root is not None else [MakeSnapshot(default.id, name), SyncFileSystem()]
+    held.setdefault(name, default.id)
+    return [*made, SetDefault(name, follows=True), SyncFileSystem()]
 
 
 def _repair(system: System, steps: list[Step], names: tuple[Step, ...], now: str) -> Plan:
     if not steps and not names:
         return Plan(None, ())
     event = Event(now, "repair", system.default.id if system.default else None)
-    if system.marks.deploying is not None:
+    failed = booting.fallen(system)
+    if failed is not None:
+        event = Event(now, "fallback", event.deployment, more=_account(system, failed))
+    elif system.marks.deploying is not None:
         event = Event(now, "repair", event.deployment, more={"interrupted": system.marks.deploying})
     history = (AppendHistory(event),) if system.initialised or names else ()
     return Plan(event.deployment, (*steps, SyncFileSystem()), (*names, SyncFileSystem(), *history))
+
+
+def _account(system: System, failed: Deployment) -> dict[str, object]:
+    """What the history says of a system that went back by itself."""
+    return {"from": failed.id, "reason": booting.why_fallen(system, failed)}
 
 
 def _clear(system: System, deployment: str) -> list[Step]:
@@ -77,13 +130,14 @@ def _clear(system: System, deployment: str) -> list[Step]:
     if kept is not None:
         if kept in (system.booted, system.good) or system.is_committed(kept):
             return steps
+        steps += booting.forget(system, deployment)
         made = [name for name, of in held_names(system).items() if of == deployment]
         steps += [DeleteSubvolume(name) for name in (*made, deployment)]
     if partial(deployment) in system.subvolumes:
         steps.append(DeleteSubvolume(partial(deployment)))
     if deployment in system.records:
         steps.append(DeleteRecord(deployment))
-    return steps
+    return [*steps, *booting.collect(system)]
 
 
 def _stray_partials(system: System, doing: str | None) -> list[Step]:
@@ -98,7 +152,11 @@ def _forgotten(system: System) -> list[Step]:
     steps: list[Step] = [DeleteRecord(one) for one in sorted(system.records - known)]
     for gone in sorted(system.marks.marked - known):
         steps += [ClearMark(mark) for mark in system.marks.names_of(gone)]
-    return steps
+    entries = system.boot.entries if system.boot is not None else frozenset()
+    lost = sorted(entries - known - set(booting.needed(system)))
+    steps += [ForgetEntry(gone) for gone in lost]
+    loose = system.boot is not None and system.boot.loose
+    return [*steps, *booting.collect(system)] if lost or loose else steps
 
 
 def protections(system: System) -> dict[str, str]:
@@ -112,6 +170,7 @@ def protections(system: System) -> dict[str, str]:
         (system.good, "was committed last"),
     )
     why = {kept.id: reason for kept, reason in reversed(reasons) if kept is not None}
+    why = {kept: reason for kept, reason in booting.needed(system).items() if system.get(kept)} | why
     for kept in system.deployments:
         inside = [root for root in kept.roots if root.nested]
         if kept.id not in why and kept.id in system.marks.pinned:
@@ -147,7 +206,7 @@ def plan_prune(system: System, keep: int, now: str) -> Plan:
         raise NothingToDo(f"no deployment is beyond the {keep} to keep")
     steps = [step for kept in gone for step in _removal(system, kept)]
     history = [AppendHistory(Event(now, "prune", kept.id)) for kept in gone]
-    return Plan(None, (*steps, SyncFileSystem()), tuple(history))
+    return Plan(None, (*steps, *booting.collect(system), SyncFileSystem()), tuple(history))
 
 
 def plan_remove(system: System, named: str, now: str) -> Plan:
@@ -158,7 +217,7 @@ def plan_remove(system: System, named: str, now: str) -> Plan:
     if why is not None:
         raise Rejected(f"{kept.id} {why}; nothing was changed", "See: tb-update list")
     history = AppendHistory(Event(now, "remove", kept.id))
-    return Plan(kept.id, (*_removal(system, kept), SyncFileSystem()), (history,))
+    return Plan(kept.id, (*_removal(system, kept), *booting.collect(system), SyncFileSystem()), (history,))
 
 
 def plan_pin(system: System, named: str, on: bool, now: str) -> Plan:
@@ -178,7 +237,9 @@ def _removal(system: System, kept: Deployment) -> list[Step]:
     used = names_in_use(system)
     roots = [root.name for root in kept.roots if root.name not in used]
     mirrors = [name for name in SHOWN + SPARE if system.made_from(system.subvolumes.get(name)) == kept]
+    # The entry goes after the deployment: without it, that could not be gone back to after a cut in between.
     steps: list[Step] = [DeleteSubvolume(name) for name in (*roots, *mirrors, kept.id)]
+    steps += booting.forget(system, kept.id)
     if kept.id in system.records:
         steps.append(DeleteRecord(kept.id))
     return steps + [ClearMark(mark) for mark in system.marks.names_of(kept.id)]

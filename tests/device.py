@@ -12,7 +12,7 @@ from pathlib import Path
 from tbdiff.entry import Listing
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.tree import read_tree
-from tbupdate import conversion, perform, planning, upkeep
+from tbupdate import conversion, perform, planning, site, upkeep
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT, make_id
 from tbupdate.record import Record
 from tbupdate.steps import Plan
@@ -72,14 +72,14 @@ def plan_deploy(top: Path, image: TinyImage, **more: object) -> Plan:
 
 
 def run(top: Path, plan: Plan, image: TinyImage | None = None) -> tuple[str, ...]:
-    return perform.perform(plan, perform.Site(str(top), image), NOW)
+    return perform.perform(plan, site.Site(str(top), image), NOW)
 
 
 def run_first(top: Path, plan: Plan, count: int, image: TinyImage | None = None) -> None:
     """As if the power went out after the first `count` steps."""
-    site = perform.Site(str(top), image)
+    place = site.Site(str(top), image)
     for step in plan.every_step[:count]:
-        perform.do(step, site)
+        perform.do(step, place)
 
 
 def deploy(top: Path, image: TinyImage, **more: object) -> str:

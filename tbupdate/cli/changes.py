@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -15,13 +16,15 @@ import click
 from tbdiff import progress
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.signature import KeyRing
-from tbupdate import config, conversion, layout, lock, mounts, planning, upkeep
+from tbupdate import config, conversion, layout, lock, planning, upkeep
 from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.sites import require_chooser, working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan, warn
-from tbupdate.perform import Site, perform
+from tbupdate.perform import perform
 from tbupdate.record import Record
+from tbupdate.site import Site
 from tbupdate.steps import Plan
-from tbupdate.system import System, survey
+from tbupdate.system import System
 
 
 @click.command()
@@ -30,6 +33,7 @@ from tbupdate.system import System, survey
 @click.option("--reboot", is_flag=True, help="Reboot into it when it is staged.")
 @click.option("--allow-unsigned", is_flag=True, help="Take an image that nobody signed.")
 @click.option("--allow-downgrade", is_flag=True, help="Take an image that is older than what is here.")
+@click.option("--again", is_flag=True, help="Take an image whose system failed here before.")
 @click.option("--signature", metavar="FILE|URL", help="A tarball's signature, where it is not beside it as IMAGE.sig.")
 @click.option("--delta", is_flag=True, default=None, help="An unsigned tarball that is a layer over what boots next.")
 @everywhere
@@ -40,6 +44,7 @@ def deploy(
     reboot: bool,
     allow_unsigned: bool,
     allow_downgrade: bool,
+    again: bool,
     signature: str | None,
     delta: bool | None,
 ) -> None:
@@ -51,9 +56,10 @@ def deploy(
     keys = KeyRing.load(rules.keys)
     with (
         open_image(image, keys, unsigned_ok=allow_unsigned, signature=signature, delta=delta) as opened,
-        mounts.top_level(said.top) as top,
-        _looking(top) if dry_run else _changing(top) as system,
+        working(said, rules) as site,
+        _looking(site) if dry_run else _changing(site) as system,
     ):
+        require_chooser(site, rules)
         _refuse_reboot_elsewhere(system, reboot)
         target = opened.manifest.target
         offer = planning.Offer(
@@ -64,6 +70,7 @@ def deploy(
             device_type=rules.device_type,
             reserve=rules.space.reserve,
             allow_downgrade=allow_downgrade,
+            again=again,
         )
         plan = planning.plan_deploy(system, opened.manifest, offer)
         if dry_run:
@@ -71,9 +78,9 @@ def deploy(
             return
         _remark(plan)
         with progress.shown(said.progress) as report:
-            warnings = perform(plan, Site(top, opened, report), now())
-        warnings += _prune(top, rules.keep)
-        print_done("deploy", plan.deployment, survey(top), warnings, as_json=said.json)
+            warnings = perform(plan, replace(site, image=opened, progress=report), now())
+        warnings += _prune(site, rules.keep)
+        print_done("deploy", plan.deployment, site.survey(), warnings, as_json=said.json)
     _reboot(reboot)
 
 
@@ -86,13 +93,13 @@ def deploy(
 def rollback(deployment: str | None, *, reboot: bool, reason: str, dry_run: bool) -> None:
     """Go back to the previous deployment, or to the kept deployment ID."""
     said = settings()
-    with mounts.top_level(said.top) as top, _looking(top) if dry_run else _changing(top) as system:
+    with working(said) as site, _looking(site) if dry_run else _changing(site) as system:
         _refuse_reboot_elsewhere(system, reboot)
         plan = planning.plan_rollback(system, deployment, now(), reason)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return
-        _do("rollback", plan, top, said)
+        _do("rollback", plan, site, said)
     _reboot(reboot)
 
 
@@ -102,11 +109,11 @@ def commit() -> None:
     """Keep the deployment that runs on trial."""
     said = settings()
     rules = config.load(said.config)
-    with mounts.top_level(said.top) as top, _changing(top) as system:
+    with working(said) as site, _changing(site) as system:
         plan = planning.plan_commit(system, now())
-        warnings = perform(plan, Site(top), now())
-        warnings += _prune(top, rules.keep)
-        print_done("commit", plan.deployment, survey(top), warnings, as_json=said.json)
+        warnings = perform(plan, site, now())
+        warnings += _prune(site, rules.keep)
+        print_done("commit", plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
 @click.command()
@@ -117,7 +124,7 @@ def prune(keep: int | None, *, dry_run: bool) -> None:
     """Remove the deployments that are beyond the newest few."""
     said = settings()
     keep = keep or config.load(said.config).keep
-    with mounts.top_level(said.top) as top, _looking(top) if dry_run else _changing(top) as system:
+    with working(said) as site, _looking(site) if dry_run else _changing(site) as system:
         planning.require_layout(system)
         if dry_run:
             verdicts = upkeep.judge(system, keep)
@@ -127,7 +134,7 @@ def prune(keep: int | None, *, dry_run: bool) -> None:
             else:
                 print_lines(f"{'stays' if v.kept else 'goes ':6} {v.deployment}: it {v.why}" for v in verdicts)
             return
-        _do("prune", upkeep.plan_prune(system, keep, now()), top, said)
+        _do("prune", upkeep.plan_prune(system, keep, now()), site, said)
 
 
 @click.command()
@@ -136,8 +143,8 @@ def prune(keep: int | None, *, dry_run: bool) -> None:
 def remove(deployment: str) -> None:
     """Remove the deployment ID."""
     said = settings()
-    with mounts.top_level(said.top) as top, _changing(top) as system:
-        _do("remove", upkeep.plan_remove(system, deployment, now()), top, said)
+    with working(said) as site, _changing(site) as system:
+        _do("remove", upkeep.plan_remove(system, deployment, now()), site, said)
 
 
 @click.command()
@@ -147,8 +154,8 @@ def remove(deployment: str) -> None:
 def pin(deployment: str, *, off: bool) -> None:
     """Protect the deployment ID from `prune` and `remove`."""
     said = settings()
-    with mounts.top_level(said.top) as top, _changing(top) as system:
-        _do("unpin" if off else "pin", upkeep.plan_pin(system, deployment, not off, now()), top, said)
+    with working(said) as site, _changing(site) as system:
+        _do("unpin" if off else "pin", upkeep.plan_pin(system, deployment, not off, now()), site, said)
 
 
 @click.command()
@@ -160,10 +167,10 @@ def pin(deployment: str, *, off: bool) -> None:
 def init(root: str | None, *, dry_run: bool) -> None:
     """Make the layout out of an installed root; it stays as it is, and a copy of it boots next."""
     said = settings()
-    with mounts.top_level(said.top) as top, contextlib.nullcontext() if dry_run else lock.hold(top, before_init=True):
-        system = survey(top) if dry_run else _repaired(survey(top), top)
-        source = conversion.find_source(system, root, _has_root(top))
-        name = _os_name(os.path.join(top, source.path))
+    with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
+        system = site.survey() if dry_run else _repaired(site)
+        source = conversion.find_source(system, root, _has_root(site.top))
+        name = _os_name(os.path.join(site.top, source.path))
         record = Record(id=layout.make_id(name, secrets.token_hex(3)), name=name, created=now())
         plan = conversion.plan_init(system, source, record, now())
         if dry_run or not said.json:
@@ -172,41 +179,41 @@ def init(root: str | None, *, dry_run: bool) -> None:
             return
         _ask("Do it?", said)
         with progress.shown(said.progress) as report:
-            warnings = perform(plan, Site(top, progress=report), now())
-        print_done("init", plan.deployment, survey(top), warnings, as_json=said.json)
+            warnings = perform(plan, replace(site, progress=report), now())
+        print_done("init", plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
 @contextlib.contextmanager
-def _looking(top: str) -> Iterator[System]:
-    yield survey(top)
+def _looking(site: Site) -> Iterator[System]:
+    yield site.survey()
 
 
 @contextlib.contextmanager
-def _changing(top: str) -> Iterator[System]:
+def _changing(site: Site) -> Iterator[System]:
     """Under the lock: the system, after what an interrupted run left was repaired."""
-    with lock.hold(top):
-        system = survey(top)
-        planning.require_layout(system)
-        yield _repaired(system, top)
+    with lock.hold(site.top):
+        planning.require_layout(site.survey())
+        yield _repaired(site)
 
 
-def _repaired(system: System, top: str) -> System:
+def _repaired(site: Site) -> System:
+    system = site.survey()
     plan = upkeep.plan_repair(system, now())
     if not plan.every_step:
         return system
     try:
-        for warning in perform(plan, Site(top), now()):
+        for warning in perform(plan, site, now()):
             warn(warning)
     except Failed as failure:
         # A full disk must not stand between a person and a rollback; all else says itself what it lacks.
         warn(f"what an interrupted run left could not be repaired: {failure}")
-    return survey(top)
+    return site.survey()
 
 
-def _do(what: str, plan: Plan, top: str, said: Settings) -> None:
+def _do(what: str, plan: Plan, site: Site, said: Settings) -> None:
     _remark(plan)
-    warnings = perform(plan, Site(top), now())
-    print_done(what, plan.deployment, survey(top), warnings, as_json=said.json)
+    warnings = perform(plan, site, now())
+    print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
 def _remark(plan: Plan) -> None:
@@ -214,10 +221,10 @@ def _remark(plan: Plan) -> None:
         warn(note)
 
 
-def _prune(top: str, keep: int) -> tuple[str, ...]:
+def _prune(site: Site, keep: int) -> tuple[str, ...]:
     """Retention after a change that is done: what fails here has not made that fail."""
     try:
-        return perform(upkeep.plan_prune(survey(top), keep, now()), Site(top), now())
+        return perform(upkeep.plan_prune(site.survey(), keep, now()), site, now())
     except NothingToDo:
         return ()
     except Stop as stop:

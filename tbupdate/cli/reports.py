@@ -17,10 +17,11 @@ from tbdiff.tree import read_tree
 from tbupdate import config, history, mounts, planning, record, status
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import colour, print_json, print_lines, print_table
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
 from tbupdate.mirrors import SHOWN
-from tbupdate.system import Deployment, survey
+from tbupdate.system import Deployment
 
 
 @click.command("status")
@@ -28,8 +29,8 @@ from tbupdate.system import Deployment, survey
 def show_status() -> None:
     """Say what runs, what boots next, and what there is to do."""
     said = settings()
-    with mounts.top_level(said.top) as top:
-        system = survey(top)
+    with working(said) as site:
+        system = site.survey()
     if said.json:
         print_json(status.fields(system))
     else:
@@ -41,8 +42,8 @@ def show_status() -> None:
 def list_deployments() -> None:
     """List the kept deployments, the newest first."""
     said = settings()
-    with mounts.top_level(said.top) as top:
-        system = survey(top)
+    with working(said) as site:
+        system = site.survey()
     planning.require_layout(system)
     if said.json:
         print_json({"deployments": status.fields(system)["deployments"]})
@@ -56,8 +57,8 @@ def list_deployments() -> None:
 def verify(deployment: str) -> None:
     """Read the tree of a deployment (default: current) and compare it with what was deployed."""
     said = settings()
-    with mounts.top_level(said.top) as top, progress.shown(said.progress) as report:
-        system = survey(top)
+    with working(said) as site, progress.shown(said.progress) as report:
+        system, top = site.survey(), site.top
         planning.require_layout(system)
         kept = planning.find(system, deployment)
         # `current` and `previous` are snapshots of their own, and can be spoiled on their own.
@@ -96,8 +97,8 @@ def verify(deployment: str) -> None:
 def diff(one: str, other: str) -> None:
     """Say what changes from deployment A (default: previous) to B (default: current)."""
     said = settings()
-    with mounts.top_level(said.top) as top:
-        system = survey(top)
+    with working(said) as site:
+        system, top = site.survey(), site.top
         planning.require_layout(system)
         kept = [planning.find(system, named) for named in (one, other)]
         before, after = (_listing(top, each) for each in kept)
@@ -138,8 +139,8 @@ def examine() -> None:
     """Find what would make an update or a rollback fail later; each finding comes with its remedy."""
     said = settings()
     rules = config.load(said.config)
-    with mounts.top_level(said.top) as top:
-        found = diagnosis.examine(survey(top), top, said.boot, rules, len(KeyRing.load(rules.keys)))
+    with working(said, rules) as site:
+        found = diagnosis.examine(site, said.boot, rules, len(KeyRing.load(rules.keys)))
     problems = [one for one in found if not one.notice]
     if said.json:
         print_json({"healthy": not problems, "findings": [vars(one) for one in found]})

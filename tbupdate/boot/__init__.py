@@ -1,0 +1,1 @@
+"""What boots: kernels and entries on /boot, and the boot loaders that choose among them."""

@@ -1,0 +1,159 @@
+"""Choosers that overwrite one block: the boot loader reads our choice from it, and finds our entries by it.
+
+Each entry has a file of its own that is never replaced. What is chosen stands in `choice`, which is one block and is
+only ever overwritten in place; `back` is the block that the hook puts over it when it falls back, and `note` has room
+for the hook to say why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from tbdiff.errors import Failed
+from tbupdate.boot import place
+from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry, parse_entry
+
+CHOICE, BACK, NOTE, ENTRIES = "choice", "back", "note", "entries"
+
+
+class Dialect(Protocol):
+    """How a boot loader wants to be told; all of it pure but `include`."""
+
+    @property
+    def name(self) -> str:
+        """The word for it in the configuration."""
+
+    @property
+    def suffix(self) -> str:
+        """How the names of entries' files end."""
+
+    @property
+    def coverage(self) -> Coverage:
+        """What it covers."""
+
+    def write_choice(self, choice: Choice) -> str:
+        """The text that chooses; it is padded to a block."""
+
+    def read_choice(self, text: str) -> Choice | None:
+        """The choice that the text makes."""
+
+    def write_entry(self, entry: Entry) -> str:
+        """The entry's own file."""
+
+    def include(self, directory: str) -> None:
+        """Let the boot loader's own configuration lead to ours."""
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """A boot loader on the boot partition that is mounted at `directory`."""
+
+    directory: str
+    dialect: Dialect
+
+    @property
+    def name(self) -> str:
+        """The word for it in the configuration."""
+        return self.dialect.name
+
+    @property
+    def coverage(self) -> Coverage:
+        """What it covers."""
+        return self.dialect.coverage
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.directory, OURS, name)
+
+    def _file(self, deployment: str) -> str:
+        return self._path(f"{ENTRIES}/{deployment}{self.dialect.suffix}")
+
+    def choice(self) -> Choice | None:
+        path = self._path(CHOICE)
+        if not os.path.lexists(path):
+            return None
+        block = place.read_block(path)
+        choice = self.dialect.read_choice(block.decode("ascii", "replace")) if block else None
+        if choice is None:
+            raise Failed(f"{path} is damaged: nobody knows what boots", "Remove that file, then run: tb-update init")
+        return choice
+
+    def entries(self) -> Mapping[str, Entry]:
+        found = {}
+        try:
+            names = os.listdir(self._path(ENTRIES))
+        except FileNotFoundError:
+            return {}
+        for name in names:
+            if name.endswith(self.dialect.suffix):
+                with open(self._path(f"{ENTRIES}/{name}"), encoding="utf-8", errors="replace") as file:
+                    entry = parse_entry(file.readline())
+                if entry is not None and f"{entry.deployment}{self.dialect.suffix}" == name:
+                    found[entry.deployment] = entry
+        return found
+
+    def add(self, entry: Entry) -> None:
+        os.makedirs(self._path(ENTRIES), exist_ok=True)
+        if self.entries().get(entry.deployment) != entry:
+            text = f"{entry.to_line()}\n{self.dialect.write_entry(entry)}"
+            place.write_new(self._file(entry.deployment), text.encode("ascii", "replace"))
+        place.flush(self.directory)
+
+    def choose(self, choice: Choice) -> None:
+        # The way back first: from the switch on it may be needed.
+        place.write_block(self._path(BACK), self._block(Choice(choice.back or choice.default)))
+        place.flush(self.directory)
+        place.write_block(self._path(CHOICE), self._block(choice))
+        place.flush(self.directory)
+
+    def forget(self, deployment: str) -> None:
+        try:
+            os.unlink(self._file(deployment))
+        except FileNotFoundError:
+            return
+        place.flush(self.directory)
+
+    def set_up(self, choice: Choice) -> None:
+        os.makedirs(self._path(ENTRIES), exist_ok=True)
+        for name, content in (
+            (NOTE, b"\n" * place.BLOCK),
+            (BACK, self._block(choice)),
+            (CHOICE, self._block(choice)),
+        ):
+            place.make_block(self._path(name), content)
+        self.choose(choice)
+        self.dialect.include(self.directory)
+        place.flush(self.directory)
+
+    def note(self) -> str:
+        block = place.read_block(self._path(NOTE)) or b""
+        return "".join(c for c in block.decode("ascii", "replace").strip() if c.isprintable())
+
+    def clear_note(self) -> None:
+        if self.note():
+            place.write_block(self._path(NOTE), b"\n" * place.BLOCK)
+
+    def _block(self, choice: Choice) -> bytes:
+        return padded(self.dialect.write_choice(choice))
+
+
+def padded(text: str) -> bytes:
+    """A text as a block, filled up with a comment."""
+    return text.encode("ascii").ljust(place.BLOCK, b"#")
+
+
+def add_line(path: str, line: str) -> None:
+    """Add a line of ours to a file of somebody else, which keeps what it holds, its mode and its owner."""
+    try:
+        with open(path, "rb") as file:
+            before, state = file.read(), os.fstat(file.fileno())
+    except FileNotFoundError:
+        place.write_new(path, line.encode() + b"\n")
+        return
+    if line.encode() in before.splitlines():
+        return
+    ending = b"" if before.endswith(b"\n") or not before else b"\n"
+    place.write_new(path, before + ending + line.encode() + b"\n", state.st_mode & 0o7777)
+    os.chown(path, state.st_uid, state.st_gid)

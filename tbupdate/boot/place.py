@@ -1,0 +1,105 @@
+"""The file system that a boot loader reads: where it is, and how what is written comes to where a loader sees it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+
+from tbdiff.errors import Failed, Rejected
+from tbupdate import syscalls
+from tbupdate.mounts import Mount, read_mounts
+from tbupdate.signals import held_back
+
+_FREEZE, _THAW = 0xC0045877, 0xC0045878
+BLOCK = 1024
+
+
+def mount_of(directory: str) -> Mount:
+    """The mount that `directory` is the root of: /boot has to be a file system of its own."""
+    real = os.path.realpath(directory)
+    with open("/proc/self/mountinfo") as file:
+        found = [one for one in read_mounts(file.read()) if one.point == real]
+    if not found:
+        raise Rejected(
+            f"{directory} is no file system of its own; nothing was changed",
+            'Mount the boot partition there, name it with --boot DIR, or set [boot] chooser = "none".',
+        )
+    return found[-1]
+
+
+def uuid_of(directory: str) -> str:
+    """By what name the initramfs finds it."""
+    source = mount_of(directory).source
+    told = subprocess.run(
+        ["blkid", "-p", "-s", "UUID", "-o", "value", source], check=False, capture_output=True, text=True
+    )
+    if not told.stdout.strip():
+        raise Failed(f"the boot partition {source} has no UUID that blkid knows")
+    return told.stdout.strip()
+
+
+def flush(directory: str) -> None:
+    """Bring everything to its place: a boot loader does not replay a journal, and fsync leaves it in there."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syscalls.syncfs(descriptor)
+        # Nothing may end this process while the file system stands still.
+        with held_back():
+            try:
+                fcntl.ioctl(descriptor, _FREEZE, 0)
+            except OSError as error:
+                # FAT has no journal, so syncfs was enough.
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY):
+                    raise
+            else:
+                fcntl.ioctl(descriptor, _THAW, 0)
+    finally:
+        os.close(descriptor)
+
+
+def read_block(path: str) -> bytes | None:
+    """A block; None where there is none of the proper size."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(descriptor, "rb") as file:
+        content = file.read(BLOCK + 1)
+    return content if len(content) == BLOCK else None
+
+
+def make_block(path: str, content: bytes) -> None:
+    """A block where there was none: allocated, and with its final size."""
+    if read_block(path) is None:
+        with open(path + ".partial", "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path + ".partial", path)
+
+
+def write_block(path: str, content: bytes) -> None:
+    """Overwrite a block in place: neither its length nor where it lies changes, so no reader sees half of it."""
+    if len(content) != BLOCK:
+        raise Failed(f"what is to be written to {path} does not fit into one block")
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size != BLOCK:
+            raise Failed(f"{path} is damaged", "Set the boot loader up again with: tb-update init")
+        if os.pread(descriptor, BLOCK, 0) != content:
+            os.pwrite(descriptor, content, 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(path: str, content: bytes, mode: int = 0o644) -> None:
+    """A file under a temporary name first, then in its place."""
+    with open(path + ".partial", "wb") as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(path + ".partial", path)

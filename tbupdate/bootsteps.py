@@ -1,0 +1,118 @@
+"""Do the steps that concern booting: kernels and entries on the boot partition, and the tries that the hook takes."""
+
+from __future__ import annotations
+
+import os
+
+from tbdiff.errors import Failed, Rejected
+from tbupdate import layout
+from tbupdate.boot import initrd, kernel, kernelsets
+from tbupdate.boot.chooser import Chooser
+from tbupdate.boot.kernel import BootFiles, Overrides, opened
+from tbupdate.site import Site
+from tbupdate.steps import (
+    AddEntry,
+    Choose,
+    ClearNote,
+    CollectKernels,
+    DropTries,
+    ForgetEntry,
+    MakeTries,
+    PutKernel,
+    RequireBootable,
+    SetUpBoot,
+    Step,
+)
+
+
+def do(step: Step, site: Site) -> None:
+    """Perform one step."""
+    match step:
+        case MakeTries(deployment, count):
+            _make_tries(site, deployment, count)
+        case DropTries(deployment):
+            _drop_tries(site, deployment)
+        case RequireBootable(name, overrides, installed):
+            _require_bootable(site, name, overrides, installed)
+        case PutKernel(deployment, overrides, installed):
+            tree, found = _find(site, deployment, overrides, installed)
+            chooser = _chooser(site)
+            kernels = kernelsets.put(chooser.directory, tree, found.named, _used(chooser))
+            site.kernels = (kernels, frozenset(found.named))
+        case AddEntry():
+            if site.kernels is None:
+                raise Failed("there is no kernel for the boot entry")
+            _chooser(site).add(step.with_kernels(*site.kernels))
+        case SetUpBoot(choice):
+            _chooser(site).set_up(choice)
+        case Choose(choice):
+            _chooser(site).choose(choice)
+        case ForgetEntry(deployment):
+            _chooser(site).forget(deployment)
+        case CollectKernels():
+            chooser = _chooser(site)
+            kernelsets.collect(chooser.directory, _used(chooser))
+        case ClearNote():
+            _chooser(site).clear_note()
+        case _:
+            raise Failed(f"this version does not know how to {step}")
+
+
+def _chooser(site: Site) -> Chooser:
+    if site.chooser is None:
+        raise Failed("there is no boot loader to be told")
+    return site.chooser
+
+
+def _used(chooser: Chooser) -> set[str]:
+    return {entry.kernels for entry in chooser.entries().values()}
+
+
+def _find(site: Site, name: str, overrides: Overrides, installed: bool) -> tuple[str, BootFiles]:
+    """The tree, or else the boot partition of an installed system, and the boot files in it."""
+    tree = site.path(name)
+    if installed:
+        there = kernel.find_installed(_chooser(site).directory, tree)
+        if there is not None:
+            return _chooser(site).directory, there
+    return tree, kernel.find(tree, overrides)
+
+
+def _require_bootable(site: Site, name: str, overrides: Overrides, installed: bool) -> None:
+    kernel.require_init(site.path(name))
+    tree, found = _find(site, name, overrides, installed)
+    if found.initrd is None:
+        raise Rejected(
+            f"the system has no initrd for its kernel {found.version}; nothing was changed",
+            "Make one in it (update-initramfs -c -k VERSION) before the image is made.",
+        )
+    with opened(tree) as root, kernel.read(root, found.initrd) as file:
+        if not initrd.has_hook(file):
+            raise Rejected(
+                f"the initrd of kernel {found.version} does not contain tb-update's hook; nothing was changed",
+                "Install tb-update in that system and make its initrd again (update-initramfs -u).",
+            )
+
+
+def _make_tries(site: Site, deployment: str, count: int) -> None:
+    # The hook only takes files away: nothing can be made or renamed on a file system whose metadata is full.
+    directory = _tries(site, deployment)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    # `trial` makes them count; without it a cut in between would look like tries that are used up.
+    for name in (*map(str, range(1, count + 1)), layout.TRIAL):
+        os.close(os.open(os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def _drop_tries(site: Site, deployment: str) -> None:
+    directory = _tries(site, deployment)
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in sorted(names, key=lambda name: name != layout.TRIAL):
+        os.unlink(os.path.join(directory, name))
+    os.rmdir(directory)
+
+
+def _tries(site: Site, deployment: str) -> str:
+    return os.path.join(site.top, layout.STATE, layout.TRIES, deployment)

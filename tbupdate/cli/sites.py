@@ -1,0 +1,40 @@
+"""Where a command works: the top level and the boot chooser, as options and configuration say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tbdiff.errors import Failed, Rejected
+from tbupdate import config, mounts
+from tbupdate.boot.finder import AUTO, find_chooser
+from tbupdate.cli.options import Settings
+from tbupdate.cli.terminal import warn
+from tbupdate.config import Config
+from tbupdate.site import Site
+
+
+@contextmanager
+def working(said: Settings, rules: Config | None = None) -> Iterator[Site]:
+    """The site of a command. One that needs no rules works also where the configuration cannot be read."""
+    boot = (rules or _rules(said)).boot
+    with mounts.top_level(said.top) as top:
+        chooser = find_chooser(boot.chooser, said.boot, running=said.top is None)
+        yield Site(top, chooser=chooser, options=boot.options, tries=boot.tries)
+
+
+def require_chooser(site: Site, rules: Config) -> None:
+    """Refuse to deploy without the boot loader that the configuration names."""
+    if rules.boot.chooser != AUTO and site.chooser is not None and site.chooser.choice() is None:
+        raise Rejected(
+            f"{site.chooser.name} does not know of tb-update yet; nothing was changed", "Set it up with: tb-update init"
+        )
+
+
+def _rules(said: Settings) -> Config:
+    try:
+        return config.load(said.config)
+    except Failed as failure:
+        # Whoever looks, or goes back, must not be stopped by a typo.
+        warn(f"{failure}; going on without it")
+        return Config()

@@ -1,0 +1,143 @@
+"""A real Debian that boots: built by mmdebstrap once into a cache directory, with our package and hook from here.
+
+TB_BOOT names the cache directory, if not /var/tmp/tb-boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+GUEST = Path(__file__).parent / "guest"
+PACKAGES = (
+    "systemd-sysv,udev,kmod,initramfs-tools,busybox,lz4,btrfs-progs,e2fsprogs,"
+    "python3,python3-btrfsutil,python3-cryptography,python3-pygments,libarchive13,grub-pc-bin,grub2-common"
+)
+# What a system under test need not do, each boot anew, ten times slower than elsewhere.
+MASKED = {
+    "timer": "apt-daily apt-daily-upgrade dpkg-db-backup e2scrub_all fstrim systemd-tmpfiles-clean",
+    "service": (
+        "e2scrub_reap getty@tty1 serial-getty@ttyS0 getty-static grub-common grub-initrd-fallback "
+        "systemd-hwdb-update systemd-update-utmp systemd-update-utmp-runlevel systemd-random-seed systemd-pstore "
+        "systemd-logind systemd-user-sessions systemd-binfmt systemd-udev-settle "
+        "modprobe@drm modprobe@efi_pstore modprobe@configfs modprobe@fuse modprobe@dm_mod modprobe@loop"
+    ),
+    "mount": "dev-hugepages dev-mqueue sys-kernel-debug sys-kernel-tracing sys-fs-fuse-connections sys-kernel-config",
+    "target": "getty",
+    "automount": "proc-sys-fs-binfmt_misc",
+}
+
+
+def cache() -> Path:
+    return Path(os.environ.get("TB_BOOT", "/var/tmp/tb-boot"))
+
+
+def run(*command: str | Path, **how: object) -> None:
+    done = subprocess.run(list(map(os.fspath, command)), capture_output=True, text=True, **how)  # type: ignore[call-overload]
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+def kernels() -> tuple[str, str]:
+    """The two newest kernels for virtual machines that this Debian has, the older first."""
+    listed = subprocess.run(
+        ["apt-cache", "search", "--names-only", r"^linux-image-[0-9.]+-[0-9]+(\+deb[0-9]+)?-cloud-amd64$"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = sorted(
+        {line.split()[0] for line in listed.splitlines()}, key=lambda name: list(map(int, re.findall(r"\d+", name)))
+    )
+    assert len(found) > 1, "two kernels are needed: run apt-get update"
+    return found[-2], found[-1]
+
+
+def base() -> Path:
+    """The unpacked Debian, as its packages made it."""
+    cache().mkdir(parents=True, exist_ok=True)
+    older, newer = kernels()
+    key = hashlib.sha256(f"1 {PACKAGES} {older} {newer}".encode()).hexdigest()[:12]
+    tree = cache() / f"base-{key}"
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tree.exists():
+            suite = dict(
+                line.strip().split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+            )["VERSION_CODENAME"]
+            run(
+                "mmdebstrap",
+                "--mode=root",
+                "--variant=minbase",
+                f"--include={PACKAGES},{older},{newer}",
+                '--aptopt=Acquire::Languages "none"',
+                '--aptopt=Apt::Install-Recommends "false"',
+                *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")),
+                suite,
+                tree.with_suffix(".partial"),
+                env=os.environ | {"INITRD": "No", "TMPDIR": os.fspath(cache())},
+            )
+            tree.with_suffix(".partial").rename(tree)
+    return tree
+
+
+def build(tree: Path) -> tuple[str, str]:
+    """Make a system in `tree` that boots, with tb-update in it; the versions of its two kernels, the older first."""
+    run("cp", "-a", "--reflink=auto", f"{base()}/.", tree)
+    run("make", "install", f"DESTDIR={tree}", cwd=REPOSITORY)
+    run("install", "-m755", GUEST / "agent", tree / "usr/local/sbin/agent")
+    run("install", "-m644", GUEST / "agent.service", tree / "etc/systemd/system/agent.service")
+    wants = tree / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "agent.service").symlink_to("../agent.service")
+    for unit in (f"{name}.{kind}" for kind, names in MASKED.items() for name in names.split()):
+        (tree / "etc/systemd/system" / unit).unlink(missing_ok=True)
+        (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    (tree / "etc/hostname").write_text("device\n")
+    (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
+    (tree / "etc/tb-version").write_text("v1\n")
+    (tree / "etc/fstab").write_text(
+        "LABEL=system / btrfs noatime 0 0\nLABEL=boot /boot ext4 noatime 0 0\n"
+        "LABEL=system /data btrfs noatime,subvol=@data 0 0\n"
+    )
+    (tree / "data").mkdir()
+    settings = tree / "etc/initramfs-tools"
+    (settings / "modules").write_text("\n".join(["virtio_pci", "virtio_blk", "virtio_console", "btrfs", "ext4", ""]))
+    text = (settings / "initramfs.conf").read_text()
+    text = re.sub(r"(?m)^MODULES=.*", "MODULES=list", text)
+    (settings / "initramfs.conf").write_text(re.sub(r"(?m)^COMPRESS=.*", "COMPRESS=lz4", text))
+    versions = [name.removeprefix("linux-image-") for name in kernels()]
+    for version in versions:
+        shutil.rmtree(tree / f"lib/modules/{version}/kernel/drivers/net", ignore_errors=True)
+    with chroot(tree) as inside:
+        for version in versions:
+            inside("update-initramfs", "-c", "-k", version)
+    for leftover in ("vmlinuz", "vmlinuz.old", "initrd.img", "initrd.img.old"):
+        (tree / leftover).unlink(missing_ok=True)
+    return versions[0], versions[1]
+
+
+@contextlib.contextmanager
+def chroot(tree: Path) -> Iterator[object]:
+    """Run programs within a tree."""
+    run("mount", "-t", "proc", "proc", tree / "proc")
+    try:
+        yield lambda *command: run("chroot", tree, *command, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    finally:
+        run("umount", tree / "proc")
+
+
+def keep_kernel(tree: Path, wanted: str, other: str) -> None:
+    """Leave one kernel in a tree."""
+    shutil.rmtree(tree / f"lib/modules/{other}")
+    for name in (tree / "boot").iterdir():
+        if other in name.name:
+            name.unlink()
+    assert (tree / f"boot/vmlinuz-{wanted}").exists()

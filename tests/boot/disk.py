@@ -1,0 +1,151 @@
+"""The disk of a machine: an ext4 /boot with a boot loader as Debian sets it up, a Btrfs with Debian in `@`, and `init`.
+
+Images of v2, good ones and bad ones, lie in /data of the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tbdiff.create import Label, create_image
+from tbdiff.signature import create_key
+from tests import loops
+from tests.boot import debian
+from tests.boot.debian import run
+
+MIB = 1 << 20
+BOOT_AT, BOOT_SIZE, SIZE = 1 * MIB, 256 * MIB, 3072 * MIB
+OPTIONS = "console=ttyS0,115200 mitigations=off quiet"
+CONFIG = f'keys = "/etc/tb-update/keys"\n[boot]\noptions = "{OPTIONS}"\n'
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A disk image on which v1 is initialised, to be copied; and what the two systems' kernels are called."""
+
+    image: Path
+    kernels: tuple[str, str]
+
+
+@contextlib.contextmanager
+def partitions(image: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Both file systems of a disk, mounted: /boot and the top level."""
+    found = []
+    try:
+        for name, at, size in (("boot", BOOT_AT, BOOT_SIZE), ("top", BOOT_AT + BOOT_SIZE, SIZE - BOOT_AT - BOOT_SIZE)):
+            place = folder / name
+            place.mkdir(exist_ok=True)
+            more = ",subvolid=5" if name == "top" else ""
+            run("mount", "-o", f"loop,offset={at},sizelimit={size},noatime{more}", image, place)
+            found.append(place)
+        yield found[0], found[1]
+    finally:
+        for place in reversed(found):
+            subprocess.run(["umount", place], check=True)
+        loops.release(image)
+
+
+def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loader: str) -> Golden:
+    """A disk with v1, and the images of v2."""
+    image = folder / "golden.img"
+    with image.open("wb") as file:
+        file.truncate(SIZE)
+    run(
+        *("parted", "-s", image, "mklabel", "msdos", "mkpart", "primary", "ext4", "1MiB", "257MiB"),
+        *("mkpart", "primary", "btrfs", "257MiB", "100%", "set", "1", "boot", "on"),
+    )
+    run("mkfs.ext4", "-q", "-L", "boot", "-E", f"offset={BOOT_AT}", image, f"{BOOT_SIZE // 1024}k")
+    rest = folder / "btrfs.img"
+    with rest.open("wb") as file:
+        file.truncate(SIZE - BOOT_AT - BOOT_SIZE)
+    run("mkfs.btrfs", "-q", "-L", "system", rest)
+    run("dd", f"if={rest}", f"of={image}", f"seek={(BOOT_AT + BOOT_SIZE) // MIB}", "bs=1M", "conv=notrunc,sparse")
+    rest.unlink()
+    create_key(folder / "builder")
+    with partitions(image, folder) as (boot, top):
+        for name in ("@", "@data", "work"):
+            run("btrfs", "subvolume", "create", top / name)
+        tree = top / "work/tree"
+        run("btrfs", "subvolume", "create", tree)
+        older, newer = debian.build(tree)
+        (tree / "etc/tb-update/keys").mkdir(parents=True)
+        shutil.copy(folder / "builder.pub", tree / "etc/tb-update/keys/builder.pub")
+        (tree / "etc/tb-update/config.toml").write_text(CONFIG)
+        install_loader(image, tree, boot)
+        run("btrfs", "subvolume", "delete", top / "@")
+        run("btrfs", "subvolume", "snapshot", tree, top / "@")
+        debian.keep_kernel(top / "@", older, newer)
+        for name in (f"vmlinuz-{older}", f"initrd.img-{older}"):
+            (top / "@/boot" / name).rename(top / "@/boot" / f"{name}.moved")
+            shutil.move(top / "@/boot" / f"{name}.moved", boot / name)
+        config = folder / "config.toml"
+        config.write_text(f'keys = "{folder}"\n[boot]\nchooser = "{loader}"\noptions = "{OPTIONS}"\n')
+        _init(top, boot, config)
+        _make_images(folder, top, tree, older, newer)
+        run("btrfs", "subvolume", "delete", tree)
+    return Golden(image, (older, newer))
+
+
+def _init(top: Path, boot: Path, config: Path) -> None:
+    from tests.rig import tb_update
+
+    ended = tb_update(top, "init", "--yes", "--root", "@", "--boot", boot, config=config)
+    assert ended.code == 0, ended.err
+
+
+def _make_images(folder: Path, top: Path, tree: Path, older: str, newer: str) -> None:
+    current = top / "snapshots/current"
+    (tree / "etc/tb-version").write_text("v2\n")
+    debian.keep_kernel(tree, newer, older)
+    _image(folder, top, current, tree, "good", "2.0")
+
+    # An initrd that has nothing to start: the kernel panics before anything of ours runs.
+    (tree / f"boot/initrd.img-{newer}").write_bytes(_archive("usr/lib/tb-update/boot"))
+    _image(folder, top, current, tree, "panic", "2.1")
+
+
+def _image(folder: Path, top: Path, current: Path, tree: Path, name: str, release: str) -> None:
+    out = top / f"@data/{name}.tbdiff"
+    create_image(current, tree, out, label=Label(name="demo", release=release), key=folder / "builder", effort="fast")
+
+
+def _archive(name: str) -> bytes:
+    """A cpio archive that holds one empty file."""
+    parts = b""
+    for each in (name, "TRAILER!!!"):
+        encoded = each.encode() + b"\0"
+        head = b"070701" + b"".join(
+            b"%08X" % number for number in (1, 0o100755, 0, 0, 1, 0, 0, 0, 0, 0, 0, len(encoded), 0)
+        )
+        parts += (head + encoded).ljust(-(-(len(head) + len(encoded)) // 4) * 4, b"\0")
+    return parts
+
+
+def grub(image: Path, tree: Path, boot: Path) -> None:
+    """GRUB for a BIOS, with what matters of Debian's grub.cfg: its head, an entry, and 41_custom as it comes."""
+    modules = boot / "grub/i386-pc"
+    modules.mkdir(parents=True)
+    for source in (tree / "usr/lib/grub/i386-pc").iterdir():
+        if source.suffix in (".mod", ".lst"):
+            shutil.copy(source, modules)
+    core = tree / "core.img"
+    run(
+        *("chroot", tree, "grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/grub", "-o", "/core.img"),
+        *("biosdisk", "part_msdos", "ext2"),
+    )
+    with image.open("r+b") as disk:
+        disk.write((tree / "usr/lib/grub/i386-pc/boot.img").read_bytes()[:440])
+        disk.seek(512)
+        disk.write(core.read_bytes())
+    core.unlink()
+    custom = subprocess.run([tree / "etc/grub.d/41_custom"], check=True, capture_output=True, text=True).stdout
+    (boot / "grub/grub.cfg").write_text(
+        'if [ -s $prefix/grubenv ]; then\n  set have_grubenv=true\n  load_env\nfi\nset default="0"\n'
+        "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset timeout=0\n"
+        "menuentry 'Debian as it was installed' {\n  echo nobody should come here\n}\n" + custom
+    )

@@ -1,0 +1,137 @@
+"""A machine in QEMU: switched on, watched on its serial console, told what to do by the agent in it, cut off."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+# Ten times what an idle machine takes.
+PATIENCE = 400.0
+
+
+class Machine:
+    """One disk, one machine. It does not reset: it ends then, and is switched on anew, as hardware would be."""
+
+    def __init__(self, folder: Path, disk: Path, *more: str) -> None:
+        self.folder = folder
+        self.console = folder / "console.log"
+        self.console.touch()
+        self.seen = 0
+        self.boots = 0
+        self.command = [
+            *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "1024"),
+            *("-chardev", f"file,id=con,path={self.console},append=on", "-serial", "chardev:con"),
+            *("-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off"),
+            *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=tb.agent"),
+            *("-drive", f"file={disk},format=raw,if=none,id=disk,cache=unsafe,discard=unmap"),
+            *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
+            *more,
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    def start(self) -> None:
+        """Switch it on."""
+        assert self.process is None
+        (self.folder / "agent").unlink(missing_ok=True)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.boots += 1
+        self.agent = socket.socket(socket.AF_UNIX)
+        limit = time.monotonic() + 30
+        while True:
+            try:
+                self.agent.connect(os.fspath(self.folder / "agent"))
+                break
+            except OSError:
+                assert self.process.poll() is None, "QEMU ended at once"
+                assert time.monotonic() < limit
+                time.sleep(0.05)
+        self.lines = self.agent.makefile("r", errors="replace")
+
+    def cut(self) -> None:
+        """Cut the power."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self._ended()
+
+    def wait_end(self) -> None:
+        """Until it switches itself off, or wants to start anew."""
+        assert self.process is not None
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it did not end; {self._tail()}") from None
+        self._ended()
+
+    def _ended(self) -> None:
+        assert self.process is not None
+        self.process.wait()
+        self.process = None
+        self.lines.close()
+        self.agent.close()
+
+    def text(self) -> str:
+        """All that was on the console."""
+        return self.console.read_text(errors="replace")
+
+    def expect(self, pattern: str) -> str:
+        """Wait for a line on the console, behind the last one that was waited for."""
+        limit = time.monotonic() + PATIENCE
+        while True:
+            text = self.text()
+            found = re.compile(pattern).search(text, self.seen)
+            if found:
+                self.seen = found.end()
+                return found[0]
+            assert time.monotonic() < limit, f"{pattern!r} did not come; {self._tail()}"
+            assert self.process is None or self.process.poll() is None, f"it ended before {pattern!r}; {self._tail()}"
+            time.sleep(0.1)
+
+    def up(self) -> str:
+        """Wait until the system is up; its version."""
+        self.agent.settimeout(PATIENCE)
+        try:
+            for line in self.lines:
+                if line.startswith("hello "):
+                    return line.split()[1]
+        except TimeoutError:
+            pass
+        raise AssertionError(f"it did not come up; {self._tail()}")
+
+    def run(self, script: str, code: int | None = 0) -> str:
+        """Run a script in it; its output."""
+        self.agent.settimeout(PATIENCE)
+        self.agent.sendall(base64.b64encode(script.encode()) + b"\n")
+        for line in self.lines:
+            if line.startswith("done "):
+                fields = line.split()
+                said = base64.b64decode(fields[2]).decode(errors="replace") if len(fields) > 2 else ""
+                assert code is None or int(fields[1]) == code, f"{script}: exit {fields[1]}\n{said}"
+                return said
+        raise AssertionError(f"the agent went away during {script!r}; {self._tail()}")
+
+    def ask(self, script: str) -> None:
+        """Let it do what ends the agent."""
+        self.agent.sendall(base64.b64encode(f"({script}) >/dev/null 2>&1 &".encode()) + b"\n")
+
+    def reboot(self) -> str:
+        """A clean reboot; the version that comes up."""
+        self.ask("systemctl reboot")
+        self.wait_end()
+        self.start()
+        return self.up()
+
+    def _tail(self) -> str:
+        return "its console:\n" + self.text()[-3000:]

@@ -1,0 +1,235 @@
+"""The hook of the initramfs, by itself: on a real Btrfs and a real /boot, under dash and under busybox."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tbupdate.boot import finder, place
+from tbupdate.boot.chooser import Choice, Chooser
+from tbupdate.site import Site
+from tbupdate.steps import DropTries, MakeTries
+from tests import bootpart, device, loops
+from tests.device import TinyImage
+
+HOOK = Path(__file__).parents[2] / "boot-hooks/boot"
+PROGRAMS = (*("cat", "cmp", "dd", "findfs", "mkdir", "mount", "readlink", "rm", "sed", "sync", "umount", "uname"),)
+KERNEL = os.uname().release
+
+
+@dataclass
+class Booting:
+    """A device whose v2 is chosen for a trial of two tries, and what boots it."""
+
+    top: Path
+    boot: Path
+    chooser: Chooser
+    old: str
+    new: str
+    shell: list[str]
+    bin: Path
+
+    @property
+    def source(self) -> str:
+        return next(source for source, point in loops.mounts() if point == self.top)
+
+    def run(self, deployment: str, more: str = "", code: int = 0) -> str:
+        """Run the hook as the kernel's command line would let it run; what it said."""
+        line = self.bin / "cmdline"
+        line.write_text(f"root=x tb.id={deployment} tb.boot=UUID={place.uuid_of(str(self.boot))} {more}\n")
+        (self.bin / "kmsg").write_text("")
+        (self.bin / "console").write_text("")
+        (self.bin / "restarted").unlink(missing_ok=True)
+        script = (
+            f"mount -t tmpfs none /run; mount --bind {line} /proc/cmdline; mount --bind {self.bin}/kmsg /dev/kmsg; "
+            f"mount --bind {self.bin}/console /dev/console; "
+            f"cd /; PATH={self.bin} exec {shlex.join(self.shell)} {HOOK} {self.source}"
+        )
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script], capture_output=True, text=True
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return (self.bin / "kmsg").read_text() + done.stdout + done.stderr
+
+    @property
+    def restarted(self) -> bool:
+        return (self.bin / "restarted").exists()
+
+    @property
+    def default(self) -> str:
+        """What the default subvolume holds."""
+        return device.boots(self.top)
+
+    def tries(self) -> int:
+        return len(list((self.top / "tb-update/tries" / self.new).glob("[0-9]*")))
+
+    def choice(self) -> Choice | None:
+        return self.chooser.choice()
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def booting(request: pytest.FixtureRequest, btrfs: Path, tmp_path: Path) -> Iterator[Booting]:
+    folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-hook"
+    programs = folder / "bin"
+    programs.mkdir(parents=True)
+    for name in PROGRAMS:
+        there = shutil.which("busybox" if request.param == "busybox" else name)
+        if there:
+            (programs / name).symlink_to(there)
+    (programs / "btrfs").symlink_to(shutil.which("btrfs") or "")
+    for name, script in {"reboot": f"echo x >{programs}/restarted; exit 0", "sh": "echo rescue; exit 9"}.items():
+        (programs / name).write_text(f"#!/bin/dash\n{script}\n")
+        (programs / name).chmod(0o755)
+    (programs / "sleep").write_text("#!/bin/dash\nkill -9 $PPID\n")
+    (programs / "sleep").chmod(0o755)
+    shell = [shutil.which("dash") or ""] if request.param == "dash" else [shutil.which("busybox") or "", "sh"]
+    system(btrfs)
+    old = device.initialised(btrfs).marks.good
+    assert old is not None
+    with bootpart.partition(folder, "grub", 16 << 20) as (boot, _):
+        chooser = finder.find_chooser("grub", str(boot), running=False)
+        assert chooser is not None
+        chooser.set_up(Choice(old))
+        new = device.deploy(btrfs, TinyImage("second", "2.0", failure=system))
+        site = Site(str(btrfs), chooser=chooser)
+        from tbupdate import perform
+
+        perform.do(MakeTries(new, 2), site)
+        chooser.choose(Choice(old, new, 2, old))
+        yield Booting(btrfs, boot, chooser, old, new, shell, programs)
+
+
+def system(tree: Path) -> None:
+    """Enough of a system for the kernel that runs."""
+    (tree / f"usr/lib/modules/{KERNEL}").mkdir(parents=True, exist_ok=True)
+    (tree / "usr/lib/systemd").mkdir(parents=True, exist_ok=True)
+    (tree / "usr/sbin").mkdir(parents=True, exist_ok=True)
+    (tree / "usr/lib/systemd/systemd").write_text("#!")
+    (tree / "usr/lib/systemd/systemd").chmod(0o755)
+    for link, target in (("lib", "usr/lib"), ("sbin", "usr/sbin"), ("usr/sbin/init", "/lib/systemd/systemd")):
+        if not os.path.lexists(tree / link):
+            (tree / link).symlink_to(target)
+
+
+def root_of(booting: Booting) -> Path:
+    return booting.top / "snapshots/root"
+
+
+def test_a_trial_spends_one_try_and_boots(booting: Booting) -> None:
+    said = booting.run(booting.new)
+    assert "on trial" in said
+    assert (booting.tries(), booting.default, booting.restarted) == (1, "second", False)
+    booting.run(booting.new)
+    assert (booting.tries(), booting.restarted) == (0, False)
+
+
+def test_without_tries_left_it_goes_back_and_says_so(booting: Booting) -> None:
+    for _ in range(2):
+        booting.run(booting.new)
+    said = booting.run(booting.new, code=-9)
+    assert "tries are used up" in said
+    assert booting.restarted
+    assert booting.choice() == Choice(booting.old)
+    assert booting.chooser.note() == f"{booting.new}: its tries are used up"
+    booting.run(booting.old)
+    assert (booting.default, booting.restarted) == ("first", False)
+    device.repair(booting.top)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        ("rm -r usr/lib/modules/*", "no modules for the running kernel"),
+        ("rm usr/lib/systemd/systemd", "it has no init"),
+        ("chmod -x usr/lib/systemd/systemd", "it has no init"),
+        ("rm usr/sbin/init usr/lib/systemd/systemd; ln -s init usr/sbin/init", "it has no init"),
+    ],
+)
+def test_a_root_that_does_not_fit_is_not_tried(booting: Booting, spoil: str, words: str) -> None:
+    subprocess.run(["sh", "-ec", spoil], check=True, cwd=root_of(booting))
+    assert words in booting.run(booting.new, code=-9)
+    assert booting.tries() == 2
+    assert booting.choice() == Choice(booting.old)
+
+
+def test_a_deployment_that_is_gone(booting: Booting) -> None:
+    assert "gone" in booting.run("9.9-abcdef", code=-9)
+    assert booting.choice() == Choice(booting.old)
+
+
+def test_the_entry_decides_whatever_the_default_subvolume_is(booting: Booting) -> None:
+    """A cut between the switch and its mirrors; somebody who chose another entry in the menu."""
+    for deployment, content in ((booting.old, "first"), (booting.new, "second"), (booting.old, "first")):
+        booting.run(deployment)
+        assert booting.default == content
+    device.repair(booting.top)
+
+
+def test_a_root_that_is_missing_is_made_again(booting: Booting) -> None:
+    subprocess.run(["btrfs", "subvolume", "set-default", booting.top], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["btrfs", "subvolume", "delete", root_of(booting)], check=True, stdout=subprocess.DEVNULL, cwd=booting.top
+    )
+    booting.run(booting.new)
+    assert booting.default == "second"
+
+
+def test_what_was_committed_is_not_counted(booting: Booting) -> None:
+    from tbupdate import perform
+
+    perform.do(DropTries(booting.new), Site(str(booting.top), chooser=booting.chooser))
+    for _ in range(4):
+        assert "trial" not in booting.run(booting.new)
+    assert not booting.restarted
+
+
+def test_a_cut_while_tries_are_dropped_does_not_look_like_tries_that_are_used_up(booting: Booting) -> None:
+    (booting.top / "tb-update/tries" / booting.new / "trial").unlink()
+    for one in (booting.top / "tb-update/tries" / booting.new).iterdir():
+        one.unlink()
+    booting.run(booting.new)
+    assert not booting.restarted
+
+
+def test_assessment_can_be_switched_off(booting: Booting) -> None:
+    for _ in range(4):
+        booting.run(booting.new, "tb.noassess")
+    assert booting.tries() == 2
+
+
+def test_with_nothing_to_go_back_to_it_stops_for_a_person(booting: Booting) -> None:
+    booting.chooser.choose(Choice(booting.new))
+    subprocess.run(["rm", "-r", f"usr/lib/modules/{KERNEL}"], check=True, cwd=root_of(booting))
+    said = booting.run(booting.new, code=9)
+    assert "nothing to go back to" in said
+    assert not booting.restarted
+
+
+def test_without_a_boot_partition_it_stops_for_a_person(booting: Booting) -> None:
+    subprocess.run(["rm", "-r", f"usr/lib/modules/{KERNEL}"], check=True, cwd=root_of(booting))
+    assert "cannot be mounted" in booting.run(booting.new, "tb.boot=UUID=none", code=9)
+
+
+def test_a_kernel_that_is_not_ours_is_left_alone(booting: Booting) -> None:
+    (booting.bin / "other").write_text("")
+    line = "root=x quiet"
+    done = subprocess.run(
+        [
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            f"echo {line} >{booting.bin}/other; "
+            f"mount --bind {booting.bin}/other /proc/cmdline; exec {shlex.join(booting.shell)} {HOOK} /dev/none",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
