@@ -16,7 +16,7 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, grub-common, parted, qemu-system-x86
+            busybox, grub-common, lz4, parted, qemu-system-x86
 PYTHONS  := tbdiff tbupdate tests demo $(wildcard benchmarks)
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
@@ -87,6 +87,7 @@ bench: $(READY)
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
 SHARE := /usr/share
+UNITS := /usr/lib/systemd/system
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update
 install:
 	rm -rf build
@@ -102,6 +103,12 @@ install:
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
 	install -D boot-hooks/initramfs-tools/scripts/local-premount/tb-update \
 	    '$(DESTDIR)$(SHARE)/initramfs-tools/scripts/local-premount/tb-update'
+	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants'
+	@for unit in health commit rollback; do \
+	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit.service" \
+	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit.service"; done
+	ln -sfn ../tb-update-health.service '$(DESTDIR)$(UNITS)/boot-complete.target.requires/tb-update-health.service'
+	ln -sfn ../tb-update-commit.service '$(DESTDIR)$(UNITS)/multi-user.target.wants/tb-update-commit.service'
 	@for program in $(PROGRAMS); do \
 	    ln -sfn "../lib/tb-update/bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"; done
 
@@ -109,6 +116,7 @@ uninstall:
 	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
 	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update'
+	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 
 clean:

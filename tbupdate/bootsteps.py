@@ -98,6 +98,9 @@ def _make_tries(site: Site, deployment: str, count: int) -> None:
     # The hook only takes files away: nothing can be made or renamed on a file system whose metadata is full.
     directory = _tries(site, deployment)
     os.makedirs(directory, mode=0o700, exist_ok=True)
+    for name in os.listdir(directory):
+        if name != layout.TRIAL and (not name.isdecimal() or int(name) > count):
+            os.unlink(os.path.join(directory, name))
     # `trial` makes them count; without it a cut in between would look like tries that are used up.
     for name in (*map(str, range(1, count + 1)), layout.TRIAL):
         os.close(os.open(os.path.join(directory, name), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))

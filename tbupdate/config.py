@@ -37,6 +37,15 @@ class Reserve(_Table):
     reserve: Annotated[int, pydantic.Field(ge=0)] = RESERVE
 
 
+class Health(_Table):
+    """`[health]`: the checks after a boot. With `commit`, what is on trial is committed when they pass."""
+
+    commit: bool = True
+    limit: Annotated[float, pydantic.Field(gt=0)] = 60
+    attempts: Annotated[int, pydantic.Field(ge=1)] = 3
+    pause: Annotated[float, pydantic.Field(ge=0)] = 10
+
+
 class Config(_Table):
     """Everything that can be configured."""
 
@@ -44,6 +53,7 @@ class Config(_Table):
     device_type: Word | None = None
     keep: Annotated[int, pydantic.Field(ge=1)] = 5
     boot: Boot = Boot()
+    health: Health = Health()
     space: Reserve = Reserve()
 
 

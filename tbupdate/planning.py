@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.manifest import Manifest
@@ -17,10 +17,12 @@ from tbupdate.record import Record
 from tbupdate.steps import (
     AppendHistory,
     ApplyImage,
+    Choose,
     ClearMark,
     MakeReadOnly,
     MakeSnapshot,
     MakeSubvolume,
+    MakeTries,
     Plan,
     Rename,
     SetMark,
@@ -95,8 +97,11 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     return Plan(new, prepare + switch, afterwards, tuple(notes))
 
 
-def plan_rollback(system: System, target: str | None, now: str, reason: str) -> Plan:
-    """Another kept deployment becomes what boots next; one that was never committed is marked as bad."""
+def plan_rollback(system: System, target: str | None, now: str, reason: str, log: tuple[str, ...] = ()) -> Plan:
+    """Another kept deployment becomes what boots next; one that was never committed is marked as bad.
+
+    `log` is the end of the log of the boot that failed, for the history.
+    """
     require_layout(system)
     here, there = system.default, find_way_back(system, target)
     if here == there:
@@ -123,7 +128,7 @@ def plan_rollback(system: System, target: str | None, now: str, reason: str) -> 
         good = there.id
         steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
     names = settle(held, root, way_back(system, there.id, good), names_in_use(system))
-    event = Event(now, "rollback", there.id, more={"from": here.id if here else None, "reason": reason})
+    event = Event(now, "rollback", there.id, more={"from": here.id if here else None, "reason": reason, "log": log})
     afterwards = (*booting.drop_tries(system, here), *names, SyncFileSystem(), AppendHistory(event))
     return Plan(there.id, tuple(steps), afterwards)
 
@@ -151,6 +156,19 @@ def plan_commit(system: System, now: str) -> Plan:
     root = system.default_root
     names = settle(held, root.name, back, names_in_use(system)) if root else ()
     return Plan(pending.id, tuple(steps), (*names, AppendHistory(Event(now, "commit", pending.id))))
+
+
+def plan_give_back(system: System, now: str) -> Plan:
+    """A boot that went well costs no try, even when nobody has committed it yet."""
+    trial, boot, choice = system.trial, system.boot, system.choice
+    if trial is None or boot is None or choice is None or choice.trial != trial.id:
+        raise NothingToDo("nothing is on trial")
+    left = min(choice.tries + 1, boot.tries)
+    held = min(system.tries.get(trial.id, 0) + 1, boot.tries)
+    if (left, held) == (choice.tries, system.tries.get(trial.id)):
+        raise NothingToDo(f"{trial.id} has all its tries")
+    # The hook's count needs room to be made; on a disk that is full that try stays lost.
+    return Plan(trial.id, (Choose(replace(choice, tries=left)),), (MakeTries(trial.id, held), SyncFileSystem()))
 
 
 def require_layout(system: System) -> None:

@@ -54,9 +54,27 @@ def fields(system: System) -> dict[str, Any]:
         "reboot_needed": reboot_needed(system),
         "default_subvolume": system.default_id,
         "booted_subvolume": system.booted_id,
+        "boot": boot_fields(system),
         "free": {"data": system.space.data, "metadata": system.space.metadata},
         "deployments": [deployment_fields(system, kept) for kept in reversed(system.deployments)],
     }
+
+
+def boot_fields(system: System) -> dict[str, Any] | None:
+    """What the boot chooser was told, for programs; None where none is in use."""
+    choice = system.choice
+    if system.boot is None or choice is None:
+        return None
+    said = {"chooser": system.boot.name, "default": choice.default, "trial": choice.trial, "back": choice.back}
+    return said | {"tries": tries_left(system)}
+
+
+def tries_left(system: System) -> int | None:
+    """How often what is on trial is still started, unless it is committed."""
+    choice, pending = system.choice, system.pending
+    if choice is None or pending is None or choice.trial != pending.id:
+        return None
+    return min(choice.tries, system.tries.get(pending.id, choice.tries))
 
 
 def deployment_fields(system: System, kept: Deployment) -> dict[str, Any]:
@@ -102,6 +120,9 @@ def summary(system: System) -> list[str]:
         rows.append(("runs", _named(system, system.booted, system.booted_id)))
     rows.append(("boots next", _named(system, system.default, system.default_id)))
     rows.append(("goes back to", _named(system, _back(system), None)))
+    if system.boot is not None and system.choice is not None:
+        left = tries_left(system)
+        rows.append(("boot loader", system.boot.name + (f", {left} tries left" if left is not None else "")))
     rows.append(("free", f"{size(system.space.data)} data, {size(system.space.metadata)} metadata"))
     lines = [f"{what + ':':14}{value}" for what, value in rows]
     return [*lines, "", *advice(system)]

@@ -54,6 +54,7 @@ class Boot:
     partition, `note` what the hook said last.
     """
 
+    name: str
     choice: Choice | None
     entries: frozenset[str]
     root: str
@@ -213,6 +214,7 @@ def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -
         last = entries.get(choice.default) if choice is not None else None
         options = last.options if last is not None else _running_options() if running else ""
     return Boot(
+        name=chooser.name,
         choice=choice,
         entries=frozenset(entries),
         root=space.dashed(known.fsid) if known is not None else "",

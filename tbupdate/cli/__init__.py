@@ -38,7 +38,7 @@ def cli(context: click.Context) -> None:
 
 
 def _add_commands() -> None:
-    from tbupdate.cli import changes, reports  # noqa: PLC0415 - a binding that does not load is an error like others
+    from tbupdate.cli import assess, changes, reports  # noqa: PLC0415 - a binding that does not load is an error like others
 
     for command in (
         changes.deploy,
@@ -54,6 +54,7 @@ def _add_commands() -> None:
         reports.show_history,
         reports.examine,
         changes.init,
+        assess.assess,
     ):
         cli.add_command(command)
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import subprocess
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from tbdiff import progress
-from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.errors import Rejected
 from tbdiff.signature import KeyRing
 from tbupdate import config, conversion, layout, lock, planning, upkeep
+from tbupdate.cli.conduct import (
+    carry_out,
+    changing,
+    looking,
+    now,
+    refuse_reboot_elsewhere,
+    remark,
+    repaired,
+    restart,
+    retain,
+)
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import require_chooser, working
-from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan, warn
+from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
 from tbupdate.perform import perform
 from tbupdate.record import Record
-from tbupdate.site import Site
-from tbupdate.steps import Plan
-from tbupdate.system import System
 
 
 @click.command()
@@ -57,10 +62,10 @@ def deploy(
     with (
         open_image(image, keys, unsigned_ok=allow_unsigned, signature=signature, delta=delta) as opened,
         working(said, rules) as site,
-        _looking(site) if dry_run else _changing(site) as system,
+        looking(site) if dry_run else changing(site) as system,
     ):
         require_chooser(site, rules)
-        _refuse_reboot_elsewhere(system, reboot)
+        refuse_reboot_elsewhere(system, reboot)
         target = opened.manifest.target
         offer = planning.Offer(
             id=layout.make_id(target.release or target.name, secrets.token_hex(3)),
@@ -76,12 +81,12 @@ def deploy(
         if dry_run:
             print_plan(plan, as_json=said.json)
             return
-        _remark(plan)
+        remark(plan)
         with progress.shown(said.progress) as report:
             warnings = perform(plan, replace(site, image=opened, progress=report), now())
-        warnings += _prune(site, rules.keep)
+        warnings += retain(site, rules.keep)
         print_done("deploy", plan.deployment, site.survey(), warnings, as_json=said.json)
-    _reboot(reboot)
+    restart(reboot)
 
 
 @click.command()
@@ -93,14 +98,14 @@ def deploy(
 def rollback(deployment: str | None, *, reboot: bool, reason: str, dry_run: bool) -> None:
     """Go back to the previous deployment, or to the kept deployment ID."""
     said = settings()
-    with working(said) as site, _looking(site) if dry_run else _changing(site) as system:
-        _refuse_reboot_elsewhere(system, reboot)
+    with working(said) as site, looking(site) if dry_run else changing(site) as system:
+        refuse_reboot_elsewhere(system, reboot)
         plan = planning.plan_rollback(system, deployment, now(), reason)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return
-        _do("rollback", plan, site, said)
-    _reboot(reboot)
+        carry_out("rollback", plan, site, said)
+    restart(reboot)
 
 
 @click.command()
@@ -109,10 +114,10 @@ def commit() -> None:
     """Keep the deployment that runs on trial."""
     said = settings()
     rules = config.load(said.config)
-    with working(said) as site, _changing(site) as system:
+    with working(said) as site, changing(site) as system:
         plan = planning.plan_commit(system, now())
         warnings = perform(plan, site, now())
-        warnings += _prune(site, rules.keep)
+        warnings += retain(site, rules.keep)
         print_done("commit", plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
@@ -124,7 +129,7 @@ def prune(keep: int | None, *, dry_run: bool) -> None:
     """Remove the deployments that are beyond the newest few."""
     said = settings()
     keep = keep or config.load(said.config).keep
-    with working(said) as site, _looking(site) if dry_run else _changing(site) as system:
+    with working(said) as site, looking(site) if dry_run else changing(site) as system:
         planning.require_layout(system)
         if dry_run:
             verdicts = upkeep.judge(system, keep)
@@ -134,7 +139,7 @@ def prune(keep: int | None, *, dry_run: bool) -> None:
             else:
                 print_lines(f"{'stays' if v.kept else 'goes ':6} {v.deployment}: it {v.why}" for v in verdicts)
             return
-        _do("prune", upkeep.plan_prune(system, keep, now()), site, said)
+        carry_out("prune", upkeep.plan_prune(system, keep, now()), site, said)
 
 
 @click.command()
@@ -143,8 +148,8 @@ def prune(keep: int | None, *, dry_run: bool) -> None:
 def remove(deployment: str) -> None:
     """Remove the deployment ID."""
     said = settings()
-    with working(said) as site, _changing(site) as system:
-        _do("remove", upkeep.plan_remove(system, deployment, now()), site, said)
+    with working(said) as site, changing(site) as system:
+        carry_out("remove", upkeep.plan_remove(system, deployment, now()), site, said)
 
 
 @click.command()
@@ -154,8 +159,8 @@ def remove(deployment: str) -> None:
 def pin(deployment: str, *, off: bool) -> None:
     """Protect the deployment ID from `prune` and `remove`."""
     said = settings()
-    with working(said) as site, _changing(site) as system:
-        _do("unpin" if off else "pin", upkeep.plan_pin(system, deployment, not off, now()), site, said)
+    with working(said) as site, changing(site) as system:
+        carry_out("unpin" if off else "pin", upkeep.plan_pin(system, deployment, not off, now()), site, said)
 
 
 @click.command()
@@ -168,7 +173,7 @@ def init(root: str | None, *, dry_run: bool) -> None:
     """Make the layout out of an installed root; it stays as it is, and a copy of it boots next."""
     said = settings()
     with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
-        system = site.survey() if dry_run else _repaired(site)
+        system = site.survey() if dry_run else repaired(site)
         source = conversion.find_source(system, root, _has_root(site.top))
         name = _os_name(os.path.join(site.top, source.path))
         record = Record(id=layout.make_id(name, secrets.token_hex(3)), name=name, created=now())
@@ -183,54 +188,6 @@ def init(root: str | None, *, dry_run: bool) -> None:
         print_done("init", plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
-@contextlib.contextmanager
-def _looking(site: Site) -> Iterator[System]:
-    yield site.survey()
-
-
-@contextlib.contextmanager
-def _changing(site: Site) -> Iterator[System]:
-    """Under the lock: the system, after what an interrupted run left was repaired."""
-    with lock.hold(site.top):
-        planning.require_layout(site.survey())
-        yield _repaired(site)
-
-
-def _repaired(site: Site) -> System:
-    system = site.survey()
-    plan = upkeep.plan_repair(system, now())
-    if not plan.every_step:
-        return system
-    try:
-        for warning in perform(plan, site, now()):
-            warn(warning)
-    except Failed as failure:
-        # A full disk must not stand between a person and a rollback; all else says itself what it lacks.
-        warn(f"what an interrupted run left could not be repaired: {failure}")
-    return site.survey()
-
-
-def _do(what: str, plan: Plan, site: Site, said: Settings) -> None:
-    _remark(plan)
-    warnings = perform(plan, site, now())
-    print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)
-
-
-def _remark(plan: Plan) -> None:
-    for note in plan.notes:
-        warn(note)
-
-
-def _prune(site: Site, keep: int) -> tuple[str, ...]:
-    """Retention after a change that is done: what fails here has not made that fail."""
-    try:
-        return perform(upkeep.plan_prune(site.survey(), keep, now()), site, now())
-    except NothingToDo:
-        return ()
-    except Stop as stop:
-        return (f"old deployments could not be removed: {stop}",)
-
-
 def _ask(question: str, said: Settings) -> None:
     if said.yes:
         return
@@ -238,19 +195,6 @@ def _ask(question: str, said: Settings) -> None:
         raise Rejected("this needs a yes, and there is nobody to ask; nothing was changed", "Say --yes.")
     if not click.confirm(question):
         raise Rejected("not wanted; nothing was changed")
-
-
-def _refuse_reboot_elsewhere(system: System, reboot: bool) -> None:
-    if reboot and system.booted_id is None:
-        raise Rejected("--reboot is for the running system, and this is another one; nothing was changed")
-
-
-def _reboot(wanted: bool) -> None:
-    if not wanted:
-        return
-    program = ["systemctl", "reboot"] if os.path.isdir("/run/systemd/system") else ["reboot"]
-    if subprocess.run(program, check=False).returncode != 0:
-        raise Failed(f"`{' '.join(program)}` failed; what was asked for is staged", "Reboot by hand.")
 
 
 def _has_root(top: str) -> bool:
@@ -268,8 +212,3 @@ def _os_name(root: str) -> str:
                     name = line.partition("=")[2].strip("\"'")
                     return "".join(c for c in name if c.isprintable())[:100] or "system"
     return "system"
-
-
-def now() -> str:
-    """The time, as it is written down."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

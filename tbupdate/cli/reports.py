@@ -14,7 +14,7 @@ from tbdiff.errors import Failed, Rejected
 from tbdiff.show import change_json, line
 from tbdiff.signature import KeyRing
 from tbdiff.tree import read_tree
-from tbupdate import config, history, mounts, planning, record, status
+from tbupdate import config, health, history, mounts, planning, record, status
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
@@ -31,10 +31,12 @@ def show_status() -> None:
     said = settings()
     with working(said) as site:
         system = site.survey()
+    results = health.kept() if system.booted_id is not None else []
     if said.json:
-        print_json(status.fields(system))
+        print_json(status.fields(system) | {"health": health.fields(results)})
     else:
         print_lines(status.summary(system))
+        print_lines(one.line for one in results)
 
 
 @click.command("list")
@@ -131,6 +133,7 @@ def show_history() -> None:
             f"{shown.get('time', '?')}  {shown.get('event', '?'):9} {shown.get('id', '-')}  {shown.get('result', '?')}"
         )
         click.echo(printable("  ".join([head, *said_more]).encode()))
+        print_lines(f"    | {printable(str(one).encode())}" for one in event.get("log", ()))
 
 
 @click.command("doctor")

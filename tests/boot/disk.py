@@ -17,10 +17,12 @@ from tbdiff.signature import create_key
 from tests import loops
 from tests.boot import debian
 from tests.boot.debian import run
+from tests.bootable import archive
+from tests.rig import tb_update
 
 MIB = 1 << 20
 BOOT_AT, BOOT_SIZE, SIZE = 1 * MIB, 256 * MIB, 3072 * MIB
-OPTIONS = "console=ttyS0,115200 mitigations=off quiet"
+OPTIONS = "console=ttyS0,115200 mitigations=off loglevel=6"
 CONFIG = f'keys = "/etc/tb-update/keys"\n[boot]\noptions = "{OPTIONS}"\n'
 
 
@@ -76,6 +78,7 @@ def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loade
         (tree / "etc/tb-update/keys").mkdir(parents=True)
         shutil.copy(folder / "builder.pub", tree / "etc/tb-update/keys/builder.pub")
         (tree / "etc/tb-update/config.toml").write_text(CONFIG)
+        (tree / "var/log/journal").mkdir(parents=True, exist_ok=True)
         install_loader(image, tree, boot)
         run("btrfs", "subvolume", "delete", top / "@")
         run("btrfs", "subvolume", "snapshot", tree, top / "@")
@@ -91,9 +94,18 @@ def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loade
     return Golden(image, (older, newer))
 
 
-def _init(top: Path, boot: Path, config: Path) -> None:
-    from tests.rig import tb_update
+def deploy(golden: Golden, disk: Path, image: str) -> str:
+    """Stage an image from outside of the machine, which is off; the id of the deployment."""
+    with partitions(disk, disk.parent) as (boot, top):
+        config = golden.image.with_name("config.toml")
+        ended = tb_update(
+            top, "deploy", top / f"@data/{image}.tbdiff", "--boot", boot, "--allow-downgrade", "--json", config=config
+        )
+        assert ended.code == 0, ended.err
+        return str(ended.json["staged"])
 
+
+def _init(top: Path, boot: Path, config: Path) -> None:
     ended = tb_update(top, "init", "--yes", "--root", "@", "--boot", boot, config=config)
     assert ended.code == 0, ended.err
 
@@ -104,26 +116,22 @@ def _make_images(folder: Path, top: Path, tree: Path, older: str, newer: str) ->
     debian.keep_kernel(tree, newer, older)
     _image(folder, top, current, tree, "good", "2.0")
 
+    # It comes up, but what it is for does not work.
+    check = tree / "usr/lib/tb-update/required.d/10-application"
+    check.parent.mkdir(parents=True)
+    check.write_text("#!/bin/sh\necho it does not answer\nexit 1\n")
+    check.chmod(0o755)
+    _image(folder, top, current, tree, "sick", "2.2")
+    shutil.rmtree(tree / "usr/lib/tb-update")
+
     # An initrd that has nothing to start: the kernel panics before anything of ours runs.
-    (tree / f"boot/initrd.img-{newer}").write_bytes(_archive("usr/lib/tb-update/boot"))
+    (tree / f"boot/initrd.img-{newer}").write_bytes(archive("usr/lib/tb-update/boot"))
     _image(folder, top, current, tree, "panic", "2.1")
 
 
 def _image(folder: Path, top: Path, current: Path, tree: Path, name: str, release: str) -> None:
     out = top / f"@data/{name}.tbdiff"
     create_image(current, tree, out, label=Label(name="demo", release=release), key=folder / "builder", effort="fast")
-
-
-def _archive(name: str) -> bytes:
-    """A cpio archive that holds one empty file."""
-    parts = b""
-    for each in (name, "TRAILER!!!"):
-        encoded = each.encode() + b"\0"
-        head = b"070701" + b"".join(
-            b"%08X" % number for number in (1, 0o100755, 0, 0, 1, 0, 0, 0, 0, 0, 0, len(encoded), 0)
-        )
-        parts += (head + encoded).ljust(-(-(len(head) + len(encoded)) // 4) * 4, b"\0")
-    return parts
 
 
 def grub(image: Path, tree: Path, boot: Path) -> None:

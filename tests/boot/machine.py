@@ -20,13 +20,14 @@ class Machine:
 
     def __init__(self, folder: Path, disk: Path, *more: str) -> None:
         self.folder = folder
+        self.disk = disk
         self.console = folder / "console.log"
         self.console.touch()
         self.seen = 0
         self.boots = 0
         self.command = [
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "1024"),
+            *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "768"),
             *("-chardev", f"file,id=con,path={self.console},append=on", "-serial", "chardev:con"),
             *("-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=tb.agent"),
@@ -110,6 +111,12 @@ class Machine:
             pass
         raise AssertionError(f"it did not come up; {self._tail()}")
 
+    def settle(self) -> str:
+        """Wait until the system is up and has done all that it does by itself then; its version."""
+        version = self.up()
+        self.run("systemctl is-system-running --wait", code=None)
+        return version
+
     def run(self, script: str, code: int | None = 0) -> str:
         """Run a script in it; its output."""
         self.agent.settimeout(PATIENCE)
@@ -131,7 +138,7 @@ class Machine:
         self.ask("systemctl reboot")
         self.wait_end()
         self.start()
-        return self.up()
+        return self.settle()
 
     def _tail(self) -> str:
         return "its console:\n" + self.text()[-3000:]

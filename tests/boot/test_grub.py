@@ -1,4 +1,4 @@
-"""Real boots through GRUB: a good update, and systems that do not come up."""
+"""Real boots through GRUB: a good update, and systems that do not come up or do not work."""
 
 from __future__ import annotations
 
@@ -7,51 +7,23 @@ from typing import Any
 
 import pytest
 
+from tests.boot import disk
 from tests.boot.disk import Golden
 from tests.boot.machine import Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+ROOT = "mount -o subvolid=5 LABEL=system /mnt; cd /mnt/snapshots/root"
 
 
 def status(machine: Machine) -> dict[str, Any]:
     return dict(json.loads(machine.run("tb-update status --json")))
 
 
-def test_a_good_update(machine: Machine, grub_disk: Golden) -> None:
-    older, newer = grub_disk.kernels
-    machine.start()
-    assert machine.up() == "v1"
-    assert machine.run("uname -r").strip() == older
-    first = status(machine)
-    assert first["booted"] == first["default"] == first["committed"]
-    machine.run("echo mine >/data/mine")
-    machine.run("tb-update deploy /data/good.tbdiff")
-    assert machine.reboot() == "v2"
-    assert machine.run("uname -r").strip() == newer
-    assert status(machine)["trial"]
-    machine.run("tb-update commit")
-    assert machine.reboot() == "v2"
-    assert machine.run("cat /data/mine") == "mine\n"
-    last = status(machine)
-    assert last["committed"] == last["booted"] != first["booted"]
-    machine.run("tb-update rollback")
-    assert machine.reboot() == "v1"
-    assert machine.run("uname -r").strip() == older
-
-
-def stage(machine: Machine, image: str) -> str:
-    """Switch it on, deploy an image; the id of the deployment."""
-    machine.start()
-    assert machine.up() == "v1"
-    machine.run(f"tb-update deploy /data/{image}.tbdiff")
-    return str(status(machine)["staged"])
-
-
-def came_back(machine: Machine, disk: Golden, left: str, why: str) -> None:
-    """v1 runs again, under its own kernel, and says why."""
-    assert machine.up() == "v1"
-    assert machine.run("uname -r").strip() == disk.kernels[0]
-    machine.run("tb-update prune", code=None)
+def came_back(machine: Machine, golden: Golden, left: str, why: str) -> None:
+    """v1 runs again, under its own kernel, and has said by itself why."""
+    assert machine.settle() == "v1"
+    assert machine.run("uname -r").strip() == golden.kernels[0]
     said = status(machine)
     assert said["booted"] == said["default"] == said["committed"]
     assert not said["interrupted"]
@@ -60,10 +32,29 @@ def came_back(machine: Machine, disk: Golden, left: str, why: str) -> None:
     assert why in bad["bad"]
 
 
+def test_a_good_update_and_back_by_hand(machine: Machine, grub_disk: Golden) -> None:
+    older, newer = grub_disk.kernels
+    machine.start()
+    assert machine.settle() == "v1"
+    assert machine.run("uname -r").strip() == older
+    first = status(machine)
+    assert first["booted"] == first["default"] == first["committed"]
+    machine.run("echo mine >/data/mine")
+    machine.run("tb-update deploy /data/good.tbdiff")
+    assert machine.reboot() == "v2"
+    assert machine.run("uname -r").strip() == newer
+    last = status(machine)
+    assert last["committed"] == last["booted"] != first["booted"]
+    assert last["boot"]["default"] == last["booted"]
+    assert last["boot"]["trial"] is None
+    assert machine.run("cat /data/mine") == "mine\n"
+    machine.run("tb-update rollback")
+    assert machine.reboot() == "v1"
+    assert machine.run("uname -r").strip() == older
+
+
 def test_a_kernel_that_panics_before_the_initramfs(machine: Machine, grub_disk: Golden) -> None:
-    left = stage(machine, "panic")
-    machine.ask("systemctl reboot")
-    machine.wait_end()
+    left = disk.deploy(grub_disk, machine.disk, "panic")
     for _ in range(3):
         machine.start()
         machine.expect("Kernel panic")
@@ -72,13 +63,35 @@ def test_a_kernel_that_panics_before_the_initramfs(machine: Machine, grub_disk: 
     came_back(machine, grub_disk, left, "the initramfs was never reached")
     # What failed is not installed again by itself.
     assert "failed here before" in machine.run("tb-update deploy /data/panic.tbdiff", code=3)
-    machine.run("tb-update deploy /data/good.tbdiff")
-    assert machine.reboot() == "v2"
 
 
-def test_a_system_without_init(machine: Machine, grub_disk: Golden) -> None:
-    left = stage(machine, "good")
-    machine.run("mount -o subvolid=5 LABEL=system /mnt; rm /mnt/snapshots/root/usr/lib/systemd/systemd; umount /mnt")
+def test_a_required_check_that_fails(machine: Machine, grub_disk: Golden) -> None:
+    left = disk.deploy(grub_disk, machine.disk, "sick")
+    machine.start()
+    assert machine.up() == "v2"
+    machine.wait_end()
+    machine.start()
+    came_back(machine, grub_disk, left, "the required check 10-application failed: it does not answer")
+    assert "tb-update" in machine.run("tb-update history")
+
+
+def test_a_system_that_hangs_and_one_without_init(machine: Machine, grub_disk: Golden) -> None:
+    left = disk.deploy(grub_disk, machine.disk, "good")
+    with disk.partitions(machine.disk, machine.disk.parent) as (_, top):
+        init = top / "snapshots/root/usr/sbin/init"
+        init.unlink()
+        init.write_text("#!/bin/sh\necho it hangs >/dev/console\nwhile :; do sleep 1000; done\n")
+        init.chmod(0o755)
+    for tries in (2, 1, 0):
+        machine.start()
+        machine.expect(f"{tries} tries left after this one")
+        machine.expect("it hangs")
+        machine.cut()  # as a watchdog does
+    machine.start()
+    came_back(machine, grub_disk, left, "never committed")
+
+    left = json.loads(machine.run("tb-update deploy --again --json /data/good.tbdiff"))["staged"]
+    machine.run(f"{ROOT}; rm usr/lib/systemd/systemd; cd /; umount /mnt")
     machine.ask("systemctl reboot")
     machine.wait_end()
     machine.start()
@@ -88,19 +101,15 @@ def test_a_system_without_init(machine: Machine, grub_disk: Golden) -> None:
     came_back(machine, grub_disk, left, "it has no init")
 
 
-def test_a_system_that_hangs(machine: Machine, grub_disk: Golden) -> None:
-    left = stage(machine, "good")
-    machine.run(
-        "mount -o subvolid=5 LABEL=system /mnt; cd /mnt/snapshots/root/usr/sbin; rm init; "
-        "printf '#!/bin/sh\necho it hangs >/dev/console; while :; do sleep 1000; done' >init; chmod +x init; "
-        "cd /; umount /mnt"
-    )
-    machine.ask("systemctl reboot")
-    machine.wait_end()
-    for left_over in (2, 1, 0):
-        machine.start()
-        machine.expect(f"{left_over} tries left after this one")
-        machine.expect("it hangs")
-        machine.cut()  # as a watchdog does
+def test_a_clean_reboot_before_the_commit_costs_no_try(machine: Machine, grub_disk: Golden) -> None:
+    disk.deploy(grub_disk, machine.disk, "good")
+    with disk.partitions(machine.disk, machine.disk.parent) as (_, top):
+        config = top / "snapshots/root/etc/tb-update/config.toml"
+        config.write_text(config.read_text() + "[health]\ncommit = false\n")
     machine.start()
-    came_back(machine, grub_disk, left, "never committed")
+    assert machine.settle() == "v2"
+    assert status(machine)["boot"]["tries"] == 2
+    assert machine.reboot() == "v2"
+    assert status(machine)["boot"]["tries"] == 2
+    machine.run("tb-update commit")
+    assert status(machine)["boot"]["tries"] is None

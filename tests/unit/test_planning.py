@@ -12,14 +12,30 @@ import pytest
 
 from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.manifest import Manifest, Target, Way
-from tbupdate import planning, upkeep
+from tbupdate import booting, planning, upkeep
+from tbupdate.boot.chooser import Choice
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT
 from tbupdate.marks import Marks
 from tbupdate.mirrors import SHOWN, SPARE, settle
 from tbupdate.record import Record
 from tbupdate.space import Space
-from tbupdate.steps import ApplyImage, DeleteSubvolume, Exchange, MakeSnapshot, MakeSubvolume, Rename, SetDefault, Step
-from tbupdate.system import Deployment, Subvolume, System
+from tbupdate.steps import (
+    AddEntry,
+    ApplyImage,
+    Choose,
+    DeleteSubvolume,
+    Exchange,
+    MakeSnapshot,
+    MakeSubvolume,
+    MakeTries,
+    PutKernel,
+    Rename,
+    RequireBootable,
+    SetDefault,
+    SetMark,
+    Step,
+)
+from tbupdate.system import Boot, Deployment, Subvolume, System
 
 NOW = "2020-02-02T02:02:02Z"
 ROOM = Space(1 << 40, 1 << 40, 1 << 41)
@@ -280,3 +296,77 @@ def play(held: Mapping[str, str], default: str, steps: tuple[Step, ...]) -> dict
                 raise AssertionError(step)
         assert {ROOT, *SHOWN} & set(held) <= set(names) | {PREVIOUS}
     return names
+
+
+# --- with a boot chooser ----------------------------------------------------------------------------------------------
+
+
+def a_boot(choice: Choice, tries: int = 3, **more: Any) -> Boot:
+    entries = frozenset(identity(n) for n in (1, 2, 3))
+    return Boot("grub", choice, entries, "root-uuid", "boot-uuid", tries=tries, **more)
+
+
+def on_trial(left: int = 2, held: int = 2, booted: int | None = 2, **more: Any) -> System:
+    choice = Choice(identity(1), identity(2), left, identity(1))
+    system = a_system(good=1, committed=(1,), booted=booted)
+    return replace(system, boot=a_boot(choice, **more), tries={identity(2): held})
+
+
+def test_the_boot_chooser_says_what_boots_next() -> None:
+    assert on_trial().default == on_trial().get(identity(2))
+    assert on_trial(left=0, booted=1).default == on_trial().get(identity(1))
+    # Its last try may be this very boot.
+    assert on_trial(left=0, booted=2).trial == on_trial().get(identity(2))
+
+
+def test_a_deploy_with_a_chooser_switches_once_and_last() -> None:
+    plan = planning.plan_deploy(replace(a_system(), boot=a_boot(Choice(identity(2)))), a_manifest(), an_offer())
+    kinds_of = [type(step) for step in plan.steps]
+    assert kinds_of.index(PutKernel) < kinds_of.index(AddEntry) < kinds_of.index(Choose) < kinds_of.index(SetDefault)
+    assert kinds_of.index(ApplyImage) < kinds_of.index(RequireBootable) < kinds_of.index(Rename)
+    assert kinds(plan.every_step, Choose) == [Choose(Choice(identity(2), identity(9), 3, identity(2)))]
+    (entry,) = (step for step in plan.steps if isinstance(step, AddEntry))
+    assert f"tb.id={identity(9)} tb.boot=UUID=boot-uuid" in entry.options
+    assert entry.options.startswith("root=UUID=root-uuid")
+
+
+def test_a_rollback_with_a_chooser_needs_no_new_name_before_the_switch() -> None:
+    plan = planning.plan_rollback(on_trial(), None, NOW, "test")
+    assert not kinds(plan.steps, MakeSnapshot, MakeSubvolume, Rename, Exchange, PutKernel, AddEntry)
+    assert kinds(plan.steps, Choose) == [Choose(Choice(identity(1)))]
+
+
+def test_a_clean_reboot_gives_the_try_back() -> None:
+    plan = planning.plan_give_back(on_trial(left=1, held=0), NOW)
+    assert plan.steps == (Choose(Choice(identity(1), identity(2), 2, identity(1))),)
+    assert plan.afterwards[0] == MakeTries(identity(2), 1)
+    for nothing in (on_trial(left=3, held=3), on_trial(booted=1), a_system(), a_system(booted=2)):
+        with pytest.raises(NothingToDo):
+            planning.plan_give_back(nothing, NOW)
+
+
+@pytest.mark.parametrize(
+    ("system", "why"),
+    [
+        (on_trial(left=0, held=3, booted=1), "the initramfs was never reached"),
+        (on_trial(left=0, held=1, booted=1), "never committed"),
+        (on_trial(left=3, held=3, booted=1, note=f"{identity(3)}: it has no init"), None),
+        (on_trial(left=1, held=1, booted=1), None),
+        (on_trial(left=0, held=0, booted=2), None),
+        (a_system(), None),
+    ],
+)
+def test_what_was_left_by_itself_is_told_from_what_goes_on(system: System, why: str | None) -> None:
+    failed = booting.fallen(system)
+    assert (booting.why_fallen(system, failed) if failed else None) == why or (why and failed)
+    plan = upkeep.plan_repair(system, NOW)
+    marked = [step for step in plan.every_step if isinstance(step, SetMark) and step.mark.startswith("bad.")]
+    assert len(marked) == (1 if why else 0)
+    if why:
+        assert why in marked[0].value
+
+
+def test_what_the_boot_chooser_may_boot_is_never_removed() -> None:
+    system = a_system(count=5, default=5, good=5, committed=(1, 2, 3, 4, 5))
+    system = replace(system, boot=a_boot(Choice(identity(5), back=identity(2))))
+    assert {one.deployment for one in upkeep.judge(system, 1) if one.kept} >= {identity(5), identity(2)}

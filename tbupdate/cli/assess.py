@@ -1,0 +1,65 @@
+"""`tb-update health`: run the checks, and let a deployment on trial be kept or left by what they say."""
+
+from __future__ import annotations
+
+import click
+
+from tbdiff.errors import Failed, NothingToDo
+from tbupdate import config, health, planning
+from tbupdate.cli.conduct import carry_out, changing, now, restart, retain
+from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.sites import working
+from tbupdate.cli.terminal import print_json, print_lines, warn
+from tbupdate.perform import perform
+from tbupdate.site import Site
+
+
+@click.command("health")
+@click.option("--passed", "then", flag_value="passed", help="The boot is complete: commit what is on trial.")
+@click.option("--failed", "then", flag_value="failed", help="It will never be: leave what is on trial, and reboot.")
+@click.option("--ends", "then", flag_value="ends", help="A clean shutdown: what is on trial gets its try back.")
+@everywhere
+def assess(then: str | None) -> None:
+    """Run the checks in required.d and wanted.d, and say how they end; the options are for the units of the system."""
+    said = settings()
+    rules = config.load(said.config)
+    with working(said, rules) as site:
+        if then is None:
+            _check(site, rules.health, as_json=said.json)
+            return
+        with changing(site) as system:
+            if system.trial is None:
+                raise NothingToDo("nothing is on trial")
+            if then == "ends":
+                perform(planning.plan_give_back(system, now()), site, now())
+                return
+            if then == "passed":
+                if not rules.health.commit:
+                    raise NothingToDo(f"{system.trial.id} waits for a person to commit it")
+                carry_out("commit", planning.plan_commit(system, now()), site, said)
+                for warning in retain(site, rules.keep):
+                    warn(warning)
+                return
+            reason = health.why_unhealthy(health.kept()) or "the boot was not completed"
+            log = tuple(health.read_log())
+            carry_out("rollback", planning.plan_rollback(system, None, now(), reason, log), site, said)
+    restart(True)
+
+
+def _check(site: Site, rules: config.Health, *, as_json: bool) -> None:
+    if site.survey().initialised:
+        # What boot loader and hook did by themselves is written down now, not with the next deploy.
+        with changing(site):
+            pass
+    results = health.run_checks(health.find_checks(), rules.limit, rules.attempts, rules.pause)
+    health.keep(results)
+    why = health.why_unhealthy(results)
+    if as_json:
+        print_json({"healthy": why is None, "checks": health.fields(results)})
+    else:
+        print_lines(one.line for one in results)
+        print_lines([f"{len(results) or 'No'} check{'' if len(results) == 1 else 's'} ran."])
+    if why is not None:
+        if as_json:
+            click.get_current_context().exit(Failed.exit_code)
+        raise Failed(why, "What is on trial is left when the boot cannot be completed; see: tb-update status")

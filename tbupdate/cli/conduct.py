@@ -1,0 +1,90 @@
+"""How every changing command goes about it: the lock, the repair of what was interrupted, the plan, the result."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbupdate import lock, planning, upkeep
+from tbupdate.cli.options import Settings
+from tbupdate.cli.terminal import print_done, warn
+from tbupdate.perform import perform
+from tbupdate.site import Site
+from tbupdate.steps import Plan
+from tbupdate.system import System
+
+
+@contextlib.contextmanager
+def looking(site: Site) -> Iterator[System]:
+    """The system, for those who only look."""
+    yield site.survey()
+
+
+@contextlib.contextmanager
+def changing(site: Site) -> Iterator[System]:
+    """Under the lock: the system, after what an interrupted run left was repaired."""
+    with lock.hold(site.top):
+        planning.require_layout(site.survey())
+        yield repaired(site)
+
+
+def repaired(site: Site) -> System:
+    """The system, with what an interrupted run left put right, as far as that can be done."""
+    system = site.survey()
+    plan = upkeep.plan_repair(system, now())
+    if not plan.every_step:
+        return system
+    try:
+        for warning in perform(plan, site, now()):
+            warn(warning)
+    except Failed as failure:
+        # A full disk must not stand between a person and a rollback; all else says itself what it lacks.
+        warn(f"what an interrupted run left could not be repaired: {failure}")
+    return site.survey()
+
+
+def carry_out(what: str, plan: Plan, site: Site, said: Settings) -> None:
+    """Perform a plan, and say how it ended."""
+    remark(plan)
+    warnings = perform(plan, site, now())
+    print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)
+
+
+def remark(plan: Plan) -> None:
+    """What a plan notes for the person who asked."""
+    for note in plan.notes:
+        warn(note)
+
+
+def retain(site: Site, keep: int) -> tuple[str, ...]:
+    """Retention after a change that is done: what fails here has not made that fail."""
+    try:
+        return perform(upkeep.plan_prune(site.survey(), keep, now()), site, now())
+    except NothingToDo:
+        return ()
+    except Stop as stop:
+        return (f"old deployments could not be removed: {stop}",)
+
+
+def refuse_reboot_elsewhere(system: System, reboot: bool) -> None:
+    """Only what runs can be started anew."""
+    if reboot and system.booted_id is None:
+        raise Rejected("--reboot is for the running system, and this is another one; nothing was changed")
+
+
+def restart(wanted: bool) -> None:
+    """Start the machine anew."""
+    if not wanted:
+        return
+    program = ["systemctl", "reboot"] if os.path.isdir("/run/systemd/system") else ["reboot"]
+    if subprocess.run(program, check=False).returncode != 0:
+        raise Failed(f"`{' '.join(program)}` failed; what was asked for is staged", "Reboot by hand.")
+
+
+def now() -> str:
+    """The time, as it is written down."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

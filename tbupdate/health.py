@@ -1,0 +1,165 @@
+"""Health: programs that say whether a system works, each with a time limit; what they said is kept for `status`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import pydantic
+
+PLACES = ("/etc/tb-update", "/usr/local/lib/tb-update", "/usr/lib/tb-update")
+REQUIRED, WANTED = "required.d", "wanted.d"
+SUMMARY = "/run/tb-update/health.json"
+_TAIL = 400
+_SUMMARY_MAX = 1 << 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """A program: exit code 0 says that all is well."""
+
+    name: str
+    path: str
+    required: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a check ended; `said` is the end of what it printed."""
+
+    name: str
+    required: bool
+    passed: bool
+    attempts: int
+    said: str = ""
+
+    @property
+    def line(self) -> str:
+        """The result in a line."""
+        kind = "required" if self.required else "wanted"
+        how = "passed" if self.passed else "FAILED"
+        said = f": {self.said.splitlines()[-1]}" if self.said and not self.passed else ""
+        return f"{how:6} {kind:8} {self.name}{said}"
+
+
+def find_checks(places: Iterable[str] = PLACES) -> list[Check]:
+    """All checks, the required ones first. A name in an earlier place shadows later ones; /dev/null masks it."""
+    found = []
+    for kind in (REQUIRED, WANTED):
+        named: dict[str, str] = {}
+        for place in places:
+            directory = os.path.join(place, kind)
+            for name in _names(directory):
+                named.setdefault(name, os.path.join(directory, name))
+        found += [Check(name, path, kind == REQUIRED) for name, path in sorted(named.items()) if _is_program(path)]
+    return found
+
+
+def run_checks(
+    checks: Iterable[Check], limit: float, attempts: int, pause: float, wait: Callable[[float], None] = time.sleep
+) -> list[Result]:
+    """Run all checks, one after the other; one that fails is run again after a pause, `attempts` times in all."""
+    results = []
+    for check in checks:
+        for attempt in range(1, attempts + 1):
+            passed, said = _run(check, limit)
+            if passed or attempt == attempts:
+                results.append(Result(check.name, check.required, passed, attempt, said))
+                break
+            wait(pause)
+    return results
+
+
+def why_unhealthy(results: Iterable[Result]) -> str | None:
+    """The required checks that failed, in a sentence; None if there are none."""
+    failed = [one for one in results if one.required and not one.passed]
+    if not failed:
+        return None
+    names = ", ".join(one.name for one in failed)
+    said = failed[0].said.splitlines()[-1:] or ["it said nothing"]
+    return f"the required check {names} failed: {said[0]}"
+
+
+class Summary(pydantic.BaseModel):
+    """What the checks of this boot said."""
+
+    results: tuple[Result, ...] = ()
+
+
+def keep(results: Iterable[Result], path: str = SUMMARY) -> None:
+    """Keep the results until the next boot."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    with open(path + ".partial", "w") as file:
+        file.write(Summary(results=tuple(results)).model_dump_json(indent=1))
+    os.rename(path + ".partial", path)
+
+
+def kept(path: str = SUMMARY) -> list[Result]:
+    """The results of this boot, as far as there are any."""
+    try:
+        with open(path, "rb") as file:
+            return list(Summary.model_validate_json(file.read(_SUMMARY_MAX)).results)
+    except (OSError, pydantic.ValidationError):
+        return []
+
+
+def fields(results: Iterable[Result]) -> list[dict[str, object]]:
+    """The results, for programs."""
+    return [asdict(one) for one in results]
+
+
+def read_log(boot: str = "0", directory: str | None = None, lines: int = 40) -> list[str]:
+    """The end of a boot's log, where there is a journal; of the running system, or in a directory of another one."""
+    where = ["-D", directory] if directory is not None else []
+    try:
+        told = subprocess.run(
+            ["journalctl", *where, "-b", boot, "-n", str(lines), "--no-pager", "-q", "-o", "short-monotonic"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return told.stdout.decode("utf-8", "replace").splitlines()[-lines:]
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(directory) if not name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _is_program(path: str) -> bool:
+    return os.path.isfile(path) and os.access(path, os.X_OK)
+
+
+def _run(check: Check, limit: float) -> tuple[bool, str]:
+    try:
+        process = subprocess.Popen(
+            [check.path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return False, f"it cannot be started: {error.strerror}"
+    try:
+        said, _ = process.communicate(timeout=limit)
+        passed, more = process.returncode == 0, ""
+    except subprocess.TimeoutExpired:
+        # All that it started goes too, or it would hold the pipe open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        said, _ = process.communicate()
+        passed, more = False, f"\nit did not end within {limit:g} seconds"
+    if not passed and not more and not said.strip():
+        more = f"exit code {process.returncode}"
+    text = (said[-_TAIL:].decode("utf-8", "replace") + more).strip()
+    return passed, "".join(c for c in text if c.isprintable() or c == "\n")

@@ -1,0 +1,94 @@
+"""The checks: which count, how they are run, what is kept of what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tbupdate import health
+from tbupdate.health import Check, Result
+
+
+def program(path: Path, script: str = "exit 0") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def run(path: Path, attempts: int = 1, limit: float = 30) -> Result:
+    pauses: list[float] = []
+    (result,) = health.run_checks([Check(path.name, str(path), True)], limit, attempts, 5, pauses.append)
+    assert pauses == [5.0] * (result.attempts - 1)
+    return result
+
+
+def test_an_earlier_place_shadows_a_later_one_and_dev_null_masks(tmp_path: Path) -> None:
+    etc, usr = tmp_path / "etc", tmp_path / "usr"
+    for name in ("10-a", "20-b", "30-c"):
+        program(usr / "required.d" / name)
+    program(etc / "required.d/10-a")
+    (etc / "required.d/20-b").symlink_to("/dev/null")
+    program(usr / "wanted.d/05-w")
+    program(usr / "wanted.d/.hidden")
+    (usr / "wanted.d/README").write_text("no program")
+    found = health.find_checks([str(etc), str(usr), str(tmp_path / "nowhere")])
+    assert found == [
+        Check("10-a", f"{etc}/required.d/10-a", True),
+        Check("30-c", f"{usr}/required.d/30-c", True),
+        Check("05-w", f"{usr}/wanted.d/05-w", False),
+    ]
+
+
+def test_what_a_check_says_and_how_it_ends(tmp_path: Path) -> None:
+    assert run(program(tmp_path / "a")) == Result("a", True, True, 1)
+    assert run(program(tmp_path / "b", "echo no; echo network >&2; exit 3")) == Result(
+        "b", True, False, 1, "no\nnetwork"
+    )
+    assert run(program(tmp_path / "c", "exit 3")).said == "exit code 3"
+    assert run(program(tmp_path / "d", "printf '\\033[31mred\\007'")).said == "[31mred"
+    assert len(run(program(tmp_path / "e", "yes | head -c 100000")).said) <= 400
+    (tmp_path / "f").write_text("not a program")
+    (tmp_path / "f").chmod(0o755)
+    assert "cannot be started" in run(tmp_path / "f").said
+
+
+def test_a_check_is_tried_again(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    flaky = program(tmp_path / "flaky", f"echo x >>{count}; test $(wc -l <{count}) = 3")
+    assert run(flaky, attempts=5) == Result("flaky", True, True, 3)
+    assert run(program(tmp_path / "never", "exit 1"), attempts=2).attempts == 2
+
+
+def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    mark = f"99{os.getpid()}"
+    result = run(program(tmp_path / "hangs", f"echo begun; sleep {mark} & sleep {mark}"), limit=0.5)
+    assert not result.passed
+    assert result.said == "begun\n\nit did not end within 0.5 seconds"
+    assert subprocess.run(["pgrep", "-f", f"sleep {mark}"], capture_output=True).returncode == 1
+
+
+def test_only_required_checks_make_it_unhealthy() -> None:
+    wanted, fine = Result("w", False, False, 3, "no mesh"), Result("a", True, True, 1)
+    assert health.why_unhealthy([wanted, fine]) is None
+    bad = [Result("b", True, False, 3, "one\ntwo"), Result("c", True, False, 1)]
+    assert health.why_unhealthy([fine, *bad]) == "the required check b, c failed: two"
+
+
+def test_results_are_kept_for_this_boot(tmp_path: Path) -> None:
+    path = str(tmp_path / "run/health.json")
+    assert health.kept(path) == []
+    results = [Result("b", True, False, 3, "one\ntwo"), Result("c", False, True, 1)]
+    health.keep(results, path)
+    assert health.kept(path) == results
+    Path(path).write_text("{")
+    assert health.kept(path) == []
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_a_result_in_a_line(passed: bool) -> None:
+    line = Result("b", True, passed, 1, "one\ntwo").line
+    assert line == ("passed required b" if passed else "FAILED required b: two")
