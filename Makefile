@@ -16,19 +16,20 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, grub-common, lz4, parted, qemu-system-x86
+            busybox, grub-common, lz4, parted, qemu-system-x86, qemu-utils
 PYTHONS  := tbdiff tbupdate tests demo $(wildcard benchmarks)
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help root setup packages demo check lint test test-fast bench install uninstall clean
+.PHONY: help root setup packages demo check lint test test-fast crash-test bench install uninstall clean
 
 help:
 	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
 	@echo 'make check      everything that CI checks: ruff, mypy, shellcheck, all tests (root)'
 	@echo 'make test-fast  the tests that take less than two minutes in all (root)'
 	@echo 'make test       all tests (root); pass more to pytest with ARGS='
+	@echo 'make crash-test  a power cut at every write of deploy, commit and rollback (root; half an hour)'
 	@echo 'make lint       ruff, mypy, shellcheck'
 	@echo 'make bench      the benchmarks (root)'
 	@echo 'make setup      only what all of these do first: Debian packages and $(VENV)'
@@ -79,6 +80,9 @@ check: root lint
 
 test-fast: root $(READY)
 	$(PYTEST) -m 'not slow'
+
+crash-test: root $(READY)
+	TB_CRASH=all $(PYTEST) tests/crash
 
 bench: $(READY)
 	@if [ -e benchmarks/__main__.py ]; then $(RUN) -m benchmarks $(ARGS); \

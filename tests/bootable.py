@@ -101,10 +101,10 @@ class Device:
     def sets(self) -> set[str]:
         return {path.name for path in (self.boot / "tb-update").glob("k-*")}
 
-    def boots(self) -> str:
+    def boots(self, block: str = "choice") -> str:
         """What the loader boots, by its own reading of the disk: a whole kernel set and a root of the same system."""
         suffix = ".cfg" if self.chooser.name == "grub" else ".conf"
-        text = self._read("tb-update/choice")
+        text = self._read(f"tb-update/{block}")
         if self.chooser.name == "grub":
             found = dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
             chosen = found["tb_trial"] if found["tb_trial"] and int(found["tb_tries"]) else found["tb_default"]

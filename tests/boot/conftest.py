@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -19,18 +20,45 @@ from tests.boot.machine import Machine
 @pytest.fixture(scope="package")
 def grub_disk() -> Iterator[Golden]:
     """A disk that boots by GRUB."""
-    folder = Path(tempfile.mkdtemp(prefix=f"tb-test-{os.environ['TB_TEST_SESSION']}-boot-", dir="/var/tmp"))
-    try:
+    with _folder() as folder:
         yield disk.make(folder, disk.grub, "grub")
-    finally:
-        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="package")
+def extlinux_disk(grub_disk: Golden) -> Iterator[Golden]:
+    """A disk that boots by extlinux."""
+    with _folder() as folder:
+        yield disk.with_extlinux(grub_disk, folder)
 
 
 @pytest.fixture
 def machine(grub_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
-    """A machine that is off, with a disk of its own."""
-    image = grub_disk.image.with_name("disk.img")
-    subprocess.run(["cp", "--sparse=always", "--reflink=auto", grub_disk.image, image], check=True)
-    with Machine(tmp_path, image) as made:
+    """A machine that is off, with a copy of that disk."""
+    with _machine(grub_disk, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def extlinux_machine(extlinux_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
+    """The same with extlinux."""
+    with _machine(extlinux_disk, tmp_path) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    # Disks are sparse files of gigabytes: not on a /tmp that is memory.
+    folder = Path(tempfile.mkdtemp(prefix=f"tb-test-{os.environ['TB_TEST_SESSION']}-boot-", dir="/var/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _machine(golden: Golden, folder: Path) -> Iterator[Machine]:
+    image = golden.image.with_name("disk.img")
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", golden.image, image], check=True)
+    with Machine(folder, image) as made:
         yield made
     image.unlink()

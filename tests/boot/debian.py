@@ -19,7 +19,8 @@ REPOSITORY = Path(__file__).parents[2]
 GUEST = Path(__file__).parent / "guest"
 PACKAGES = (
     "systemd-sysv,udev,kmod,initramfs-tools,busybox,lz4,btrfs-progs,e2fsprogs,"
-    "python3,python3-btrfsutil,python3-cryptography,python3-pygments,libarchive13,grub-pc-bin,grub2-common"
+    "python3,python3-btrfsutil,python3-cryptography,python3-pygments,libarchive13,grub-pc-bin,grub2-common,"
+    "extlinux,syslinux-common"
 )
 # What a system under test need not do, each boot anew, ten times slower than elsewhere.
 MASKED = {
@@ -115,7 +116,8 @@ def build(tree: Path) -> tuple[str, str]:
     (settings / "initramfs.conf").write_text(re.sub(r"(?m)^COMPRESS=.*", "COMPRESS=lz4", text))
     versions = [name.removeprefix("linux-image-") for name in kernels()]
     for version in versions:
-        shutil.rmtree(tree / f"lib/modules/{version}/kernel/drivers/net", ignore_errors=True)
+        for part in ("drivers/net", "drivers/infiniband", "net"):
+            shutil.rmtree(tree / f"lib/modules/{version}/kernel/{part}", ignore_errors=True)
     with chroot(tree) as inside:
         for version in versions:
             inside("update-initramfs", "-c", "-k", version)
@@ -128,10 +130,11 @@ def build(tree: Path) -> tuple[str, str]:
 def chroot(tree: Path) -> Iterator[object]:
     """Run programs within a tree."""
     run("mount", "-t", "proc", "proc", tree / "proc")
+    run("mount", "--bind", "/dev", tree / "dev")
     try:
         yield lambda *command: run("chroot", tree, *command, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     finally:
-        run("umount", tree / "proc")
+        run("umount", tree / "dev", tree / "proc")
 
 
 def keep_kernel(tree: Path, wanted: str, other: str) -> None:

@@ -157,3 +157,29 @@ def grub(image: Path, tree: Path, boot: Path) -> None:
         "serial --unit=0 --speed=115200\nterminal_input serial\nterminal_output serial\nset timeout=0\n"
         "menuentry 'Debian as it was installed' {\n  echo nobody should come here\n}\n" + custom
     )
+
+
+def with_extlinux(golden: Golden, folder: Path) -> Golden:
+    """The same system, but extlinux boots it."""
+    image = folder / "extlinux.img"
+    run("cp", "--sparse=always", "--reflink=auto", golden.image, image)
+    with partitions(image, folder) as (boot, top):
+        for name in ("grub", "tb-update"):
+            shutil.rmtree(boot / name)
+        tree = top / "snapshots/root"
+        (boot / "extlinux").mkdir()
+        with debian.chroot(tree) as inside:
+            run("mount", "--bind", boot, tree / "boot")
+            try:
+                inside("extlinux", "--install", "/boot/extlinux")
+            finally:
+                run("umount", tree / "boot")
+        with image.open("r+b") as disk:
+            disk.write((tree / "usr/lib/syslinux/mbr/mbr.bin").read_bytes()[:440])
+        (boot / "extlinux/extlinux.conf").write_text(
+            "SERIAL 0 115200\nDEFAULT installed\nPROMPT 0\nTIMEOUT 1\nLABEL installed\n  LINUX /nothing\n"
+        )
+        config = folder / "config.toml"
+        config.write_text(golden.image.with_name("config.toml").read_text().replace('"grub"', '"extlinux"'))
+        _init(top, boot, config)
+    return Golden(image, golden.kernels)

@@ -113,3 +113,29 @@ def test_a_clean_reboot_before_the_commit_costs_no_try(machine: Machine, grub_di
     assert status(machine)["boot"]["tries"] == 2
     machine.run("tb-update commit")
     assert status(machine)["boot"]["tries"] is None
+
+
+def test_extlinux_boots_a_good_update_and_the_hook_leaves_one_that_hangs(
+    extlinux_machine: Machine, extlinux_disk: Golden
+) -> None:
+    machine, (older, newer) = extlinux_machine, extlinux_disk.kernels
+    left = disk.deploy(extlinux_disk, machine.disk, "good")
+    with disk.partitions(machine.disk, machine.disk.parent) as (_, top):
+        (top / "snapshots/root/usr/sbin/init").unlink()
+        hangs = top / "snapshots/root/usr/sbin/init"
+        hangs.write_text("#!/bin/sh\necho it hangs >/dev/console\nwhile :; do sleep 1000; done\n")
+        hangs.chmod(0o755)
+    for _ in range(3):
+        machine.start()
+        machine.expect("it hangs")
+        machine.cut()
+    machine.start()
+    machine.expect("tries are used up: going back")
+    machine.wait_end()
+    machine.start()
+    came_back(machine, extlinux_disk, left, "its tries are used up")
+    assert machine.run("uname -r").strip() == older
+    machine.run("tb-update deploy --again /data/good.tbdiff")
+    assert machine.reboot() == "v2"
+    assert machine.run("uname -r").strip() == newer
+    assert status(machine)["boot"]["trial"] is None
