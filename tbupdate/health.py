@@ -15,6 +15,8 @@ import pydantic
 PLACES = ("/etc/tb-update", "/usr/local/lib/tb-update", "/usr/lib/tb-update")
 REQUIRED, WANTED = "required.d", "wanted.d"
 SUMMARY = "/run/tb-update/health.json"
+# It is there while something is on trial: the units need not start a program to learn that nothing is.
+TRIAL = "/run/tb-update/trial"
 _TAIL = 400
 _SUMMARY_MAX = 1 << 20
 
@@ -97,6 +99,17 @@ def keep(results: Iterable[Result], path: str = SUMMARY) -> None:
     with open(path + ".partial", "w") as file:
         file.write(Summary(results=tuple(results)).model_dump_json(indent=1))
     os.rename(path + ".partial", path)
+
+
+def tell_units(*, on_trial: bool, path: str = TRIAL) -> None:
+    """Let the units of the system know whether there is something to decide after this boot."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    if on_trial:
+        with open(path, "w"):
+            pass
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def kept(path: str = SUMMARY) -> list[Result]:

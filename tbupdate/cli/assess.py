@@ -49,8 +49,8 @@ def assess(then: str | None) -> None:
 def _check(site: Site, rules: config.Health, *, as_json: bool) -> None:
     if site.survey().initialised:
         # What boot loader and hook did by themselves is written down now, not with the next deploy.
-        with changing(site):
-            pass
+        with changing(site) as system:
+            health.tell_units(on_trial=system.trial is not None)
     results = health.run_checks(health.find_checks(), rules.limit, rules.attempts, rules.pause)
     health.keep(results)
     why = health.why_unhealthy(results)

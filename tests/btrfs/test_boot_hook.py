@@ -17,6 +17,8 @@ from tbupdate.boot.chooser import Choice, Chooser
 from tbupdate.site import Site
 from tbupdate.steps import DropTries, MakeTries
 from tests import bootpart, device, loops
+from tests.btrfs.test_enospc import fill_metadata
+from tests.conftest import MakeBtrfs
 from tests.device import TinyImage
 
 HOOK = Path(__file__).parents[2] / "boot-hooks/boot"
@@ -75,7 +77,8 @@ class Booting:
 
 
 @pytest.fixture(params=["dash", "busybox"])
-def booting(request: pytest.FixtureRequest, btrfs: Path, tmp_path: Path) -> Iterator[Booting]:
+def booting(request: pytest.FixtureRequest, make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Booting]:
+    btrfs = make_btrfs(320 << 20)
     folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-hook"
     programs = folder / "bin"
     programs.mkdir(parents=True)
@@ -233,3 +236,15 @@ def test_a_kernel_that_is_not_ours_is_left_alone(booting: Booting) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_on_a_full_disk_tries_are_spent_and_it_goes_back(booting: Booting) -> None:
+    fill_metadata(booting.top)
+    for left in (1, 0):
+        booting.run(booting.new)
+        assert (booting.tries(), booting.default) == (left, "second")
+    booting.run(booting.new, code=-9)
+    assert booting.restarted
+    assert booting.choice() == Choice(booting.old)
+    booting.run(booting.old)
+    assert (booting.default, booting.restarted) == ("first", False)

@@ -92,3 +92,10 @@ def test_results_are_kept_for_this_boot(tmp_path: Path) -> None:
 def test_a_result_in_a_line(passed: bool) -> None:
     line = Result("b", True, passed, 1, "one\ntwo").line
     assert line == ("passed required b" if passed else "FAILED required b: two")
+
+
+def test_the_units_learn_whether_there_is_something_to_decide(tmp_path: Path) -> None:
+    path = tmp_path / "run/trial"
+    for on_trial in (False, True, True, False):
+        health.tell_units(on_trial=on_trial, path=str(path))
+        assert path.exists() == on_trial
