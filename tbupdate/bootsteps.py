@@ -22,10 +22,11 @@ from tbupdate.steps import (
     RequireBootable,
     SetUpBoot,
     Step,
+    TakeDownBoot,
 )
 
 
-def do(step: Step, site: Site) -> None:
+def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each step
     """Perform one step."""
     match step:
         case MakeTries(deployment, count):
@@ -45,6 +46,8 @@ def do(step: Step, site: Site) -> None:
             _chooser(site).add(step.with_kernels(*site.kernels))
         case SetUpBoot(choice):
             _chooser(site).set_up(choice)
+        case TakeDownBoot():
+            _chooser(site).take_down()
         case Choose(choice):
             _chooser(site).choose(choice)
         case ForgetEntry(deployment):

@@ -12,17 +12,23 @@ from tbupdate.record import Record
 from tbupdate.steps import (
     AppendHistory,
     ClearMark,
+    DeleteRecord,
+    DeleteSubvolume,
     Exchange,
+    FreeFstab,
     MakeDirectories,
     MakeReadOnly,
     MakeSnapshot,
     Plan,
     ReadTree,
+    RemoveDirectories,
     Rename,
     SetDefault,
+    SetDefaultPath,
     SetMark,
     Step,
     SyncFileSystem,
+    TakeDownBoot,
     TakeSnapshot,
     TidySnapshot,
     WriteRecord,
@@ -30,6 +36,7 @@ from tbupdate.steps import (
 from tbupdate.system import System
 
 DISPLACED = "root.before-init"
+TOP = "the top level"
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         SetMark(marks.DEPLOYING, new),
         TakeSnapshot(source.path, unfinished),
         TidySnapshot(unfinished, source.path, own, source.nested),
+        FreeFstab(unfinished),
         ReadTree(unfinished),
         WriteRecord(record),
         SyncFileSystem(),
@@ -109,7 +117,7 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         ClearMark(marks.DEPLOYING),
     ]
     names: list[Step] = [Exchange(ROOT, root), Rename(root, DISPLACED)] if replaces else []
-    history = AppendHistory(Event(now, "init", new, more={"from": source.path or "the top level"}))
+    history = AppendHistory(Event(now, "init", new, more={"from": source.path or TOP}))
     notes = [
         f"{place} is a subvolume of its own and no part of the root: mount it from /etc/fstab."
         for place in source.nested
@@ -128,3 +136,28 @@ def plan_boot(system: System) -> Plan:
         )
     record = default.record or Record(id=default.id, created="")
     return Plan(default.id, booting.set_up(system, record))
+
+
+def plan_undo(system: System, source: str | None) -> Plan:
+    """Take all of it back until the first deploy: the installed root, `source`, boots again as it always did."""
+    if not system.has_snapshots:
+        raise NothingToDo("there is no layout here")
+    kept = system.deployments
+    if len(kept) > 1 or any(one.record is None or one.record.image_digest is not None for one in kept):
+        raise Rejected("something was deployed since `init`; nothing was changed", "Undo is for a fresh layout only.")
+    paths = {place.path for place in system.elsewhere}
+    there = "" if source == TOP else source
+    if there is None or (there and there not in paths):
+        raise Rejected(
+            "the root that `init` was run on is not there any more; nothing was changed", "There is nothing to go to."
+        )
+    steps: list[Step] = [TakeDownBoot()] if system.choice is not None else []
+    steps += [SetDefaultPath(there), SyncFileSystem()]
+    names = sorted(system.subvolumes, key=layout.is_id)
+    runs = system.by_number(system.booted_id)
+    afterwards: list[Step] = [DeleteSubvolume(name) for name in names if runs is None or name != runs.name]
+    if runs is not None:
+        note = f"{SNAPSHOTS}/{runs.name} runs: reboot, then run this again to remove the rest."
+        return Plan(None, tuple(steps), (*afterwards, SyncFileSystem()), (note,))
+    afterwards += [DeleteRecord(one.id) for one in kept]
+    return Plan(None, tuple(steps), (*afterwards, RemoveDirectories(), SyncFileSystem()))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tbdiff.errors import Failed, NothingToDo, Stop
 from tbdiff.tree import read_tree
-from tbupdate import bootsteps, history, marks, record, subvolumes, syscalls
+from tbupdate import bootsteps, fstab, history, marks, record, subvolumes, syscalls
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
 from tbupdate.signals import held_back
 from tbupdate.site import Site
@@ -25,18 +25,22 @@ from tbupdate.steps import (
     DeleteRecord,
     DeleteSubvolume,
     Exchange,
+    FreeFstab,
     MakeDirectories,
     MakeReadOnly,
     MakeSnapshot,
     MakeSubvolume,
     Plan,
     ReadTree,
+    RemoveDirectories,
     Rename,
     SetDefault,
+    SetDefaultPath,
     SetMark,
     SetUpBoot,
     Step,
     SyncFileSystem,
+    TakeDownBoot,
     TakeSnapshot,
     TidySnapshot,
     WriteRecord,
@@ -45,7 +49,7 @@ from tbupdate.upkeep import plan_repair
 
 log = logging.getLogger(__name__)
 
-SWITCHES = (SetDefault, Choose, SetUpBoot)
+SWITCHES = (SetDefault, SetDefaultPath, Choose, SetUpBoot, TakeDownBoot)
 
 
 def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
@@ -133,13 +137,22 @@ def do(step: Step, site: Site) -> None:
             history.append(os.path.join(site.top, STATE, HISTORY), _named(event, site))
         case DeleteRecord(deployment):
             record.remove(site.record(deployment))
-        case MakeDirectories() | TidySnapshot() | ApplyImage() | ReadTree() | WriteRecord():
+        case (
+            MakeDirectories()
+            | RemoveDirectories()
+            | TidySnapshot()
+            | FreeFstab()
+            | ApplyImage()
+            | ReadTree()
+            | WriteRecord()
+        ):
             _do_with_trees(step, site)
         case (
             MakeSubvolume()
             | MakeSnapshot()
             | TakeSnapshot()
             | SetDefault()
+            | SetDefaultPath()
             | MakeReadOnly()
             | DeleteSubvolume()
             | Rename()
@@ -165,6 +178,8 @@ def _do_with_subvolumes(step: Step, site: Site) -> None:
             subvolumes.snapshot(site.path(source), site.path(name), read_only=read_only)
         case TakeSnapshot(path, name):
             subvolumes.snapshot(os.path.join(site.top, path), site.path(name), read_only=False)
+        case SetDefaultPath(path):
+            subvolumes.set_default(os.path.join(site.top, path))
         case SetDefault(name):
             subvolumes.set_default(site.path(name))
         case MakeReadOnly(name):
@@ -183,8 +198,13 @@ def _do_with_trees(step: Step, site: Site) -> None:
             for name in (SNAPSHOTS, STATE):
                 # Old systems hold old faults, some of them setuid: nobody but root may reach into them.
                 os.makedirs(os.path.join(site.top, name), mode=0o700, exist_ok=True)
+        case RemoveDirectories():
+            os.rmdir(site.path(""))
+            shutil.rmtree(os.path.join(site.top, STATE))
         case TidySnapshot():
             _tidy(step, site)
+        case FreeFstab(name):
+            fstab.free(site.path(name))
         case ApplyImage(name, base):
             _apply(name, base, site)
         case ReadTree(name):

@@ -67,6 +67,42 @@ class TidySnapshot:
 
 
 @dataclass(frozen=True)
+class FreeFstab:
+    """In a snapshot of an installed root: /etc/fstab names no subvolume for / any more."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"let /etc/fstab in {SNAPSHOTS}/{self.name} mount the default subvolume as /, if it names another"
+
+
+@dataclass(frozen=True)
+class SetDefaultPath:
+    """Make a subvolume elsewhere the default one (its path from the top level; empty: the top level itself)."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"THE SWITCH: boot {self.path or 'the top level'} next"
+
+
+@dataclass(frozen=True)
+class RemoveDirectories:
+    """Our two directories in the top level, and the history in them."""
+
+    def __str__(self) -> str:
+        return "remove the directories snapshots and tb-update"
+
+
+@dataclass(frozen=True)
+class TakeDownBoot:
+    """Let the boot loader look at our entries no longer, and remove them."""
+
+    def __str__(self) -> str:
+        return "take our line out of the boot loader's configuration, and our files off /boot"
+
+
+@dataclass(frozen=True)
 class ApplyImage:
     """Turn a snapshot of `base` (an empty subvolume without) into the image's target."""
 
@@ -323,6 +359,10 @@ Step = (
     | MakeSnapshot
     | TakeSnapshot
     | TidySnapshot
+    | FreeFstab
+    | SetDefaultPath
+    | RemoveDirectories
+    | TakeDownBoot
     | ApplyImage
     | ReadTree
     | WriteRecord

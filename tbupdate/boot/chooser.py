@@ -90,6 +90,9 @@ class Chooser(Protocol):
     def set_up(self, choice: Choice) -> None:
         """Let the boot loader look at our entries from now on; done again it changes nothing more."""
 
+    def take_down(self) -> None:
+        """Undo that, and remove all that is ours."""
+
     def note(self) -> str:
         """What the hook said of the last boot; empty if it had nothing to say."""
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry
-from tbupdate.boot.inplace import CHOICE, ENTRIES, add_line
+from tbupdate.boot.inplace import CHOICE, ENTRIES, add_line, remove_line
 
 LINE = f"INCLUDE /{OURS}/{CHOICE}"
 _WORDS = re.compile(r"^# tb-update default=(\S+) trial=(\S*) tries=(\d+) back=(\S*)$", re.MULTILINE)
@@ -56,6 +56,9 @@ class Extlinux:
 
     def include(self, directory: str) -> None:
         add_line(configuration(directory), LINE)
+
+    def exclude(self, directory: str) -> None:
+        remove_line(configuration(directory), LINE)
 
 
 def configuration(directory: str) -> str:

@@ -8,6 +8,7 @@ for the hook to say why.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,6 +46,9 @@ class Dialect(Protocol):
 
     def include(self, directory: str) -> None:
         """Let the boot loader's own configuration lead to ours."""
+
+    def exclude(self, directory: str) -> None:
+        """Let it lead to ours no longer."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,13 @@ class InPlace:
         self.dialect.include(self.directory)
         place.flush(self.directory)
 
+    def take_down(self) -> None:
+        # Before its files go nothing may lead to them.
+        self.dialect.exclude(self.directory)
+        place.flush(self.directory)
+        shutil.rmtree(os.path.join(self.directory, OURS), ignore_errors=True)
+        place.flush(self.directory)
+
     def note(self) -> str:
         block = place.read_block(self._path(NOTE)) or b""
         return "".join(c for c in block.decode("ascii", "replace").strip() if c.isprintable())
@@ -148,12 +159,29 @@ def add_line(path: str, line: str) -> None:
     """Add a line of ours to a file of somebody else, which keeps what it holds, its mode and its owner."""
     try:
         with open(path, "rb") as file:
-            before, state = file.read(), os.fstat(file.fileno())
+            before = file.read()
     except FileNotFoundError:
         place.write_new(path, line.encode() + b"\n")
         return
-    if line.encode() in before.splitlines():
+    if line.encode() not in before.splitlines():
+        ending = b"" if before.endswith(b"\n") or not before else b"\n"
+        _rewrite(path, before + ending + line.encode() + b"\n")
+
+
+def remove_line(path: str, line: str) -> None:
+    """Take our line away again; a file that held nothing else goes with it."""
+    try:
+        with open(path, "rb") as file:
+            before = file.read().splitlines(keepends=True)
+    except FileNotFoundError:
         return
-    ending = b"" if before.endswith(b"\n") or not before else b"\n"
-    place.write_new(path, before + ending + line.encode() + b"\n", state.st_mode & 0o7777)
-    os.chown(path, state.st_uid, state.st_gid)
+    after = b"".join(one for one in before if one.rstrip(b"\n") != line.encode())
+    if after:
+        _rewrite(path, after)
+    else:
+        os.unlink(path)
+
+
+def _rewrite(path: str, content: bytes) -> None:
+    state = os.stat(path)
+    place.write_new(path, content, state.st_mode & 0o7777, (state.st_uid, state.st_gid))

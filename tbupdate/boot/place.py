@@ -95,9 +95,11 @@ def write_block(path: str, content: bytes) -> None:
         os.close(descriptor)
 
 
-def write_new(path: str, content: bytes, mode: int = 0o644) -> None:
+def write_new(path: str, content: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
     """A file under a temporary name first, then in its place."""
     with open(path + ".partial", "wb") as file:
+        if owner != (0, 0):
+            os.fchown(file.fileno(), *owner)
         os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()

@@ -13,7 +13,7 @@ import click
 from tbdiff import progress
 from tbdiff.errors import Rejected
 from tbdiff.signature import KeyRing
-from tbupdate import config, conversion, layout, lock, planning, upkeep
+from tbupdate import config, conversion, history, layout, lock, planning, upkeep
 from tbupdate.cli.conduct import (
     carry_out,
     changing,
@@ -168,10 +168,14 @@ def pin(deployment: str, *, off: bool) -> None:
     "--root", metavar="SUBVOLUME", help="The installed root, where it is not the running one (5: the top level)."
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@click.option("--undo", is_flag=True, help="Take it all back; until the first deploy.")
 @everywhere
-def init(root: str | None, *, dry_run: bool) -> None:
+def init(root: str | None, *, dry_run: bool, undo: bool) -> None:
     """Make the layout out of an installed root; it stays as it is, and a copy of it boots next."""
     said = settings()
+    if undo:
+        _undo_init(said, dry_run)
+        return
     with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
         system = site.survey() if dry_run else repaired(site)
         source = conversion.find_source(system, root, _has_root(site.top))
@@ -186,6 +190,19 @@ def init(root: str | None, *, dry_run: bool) -> None:
         with progress.shown(said.progress) as report:
             warnings = perform(plan, replace(site, progress=report), now())
         print_done("init", plan.deployment, site.survey(), warnings, as_json=said.json)
+
+
+def _undo_init(said: Settings, dry_run: bool) -> None:
+    with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
+        events = history.read(os.path.join(site.top, layout.STATE, layout.HISTORY))
+        source = next((one.get("from") for one in reversed(events) if one.get("event") == "init"), None)
+        plan = conversion.plan_undo(site.survey(), source)
+        if dry_run or not said.json:
+            print_plan(plan, as_json=said.json)
+        if dry_run:
+            return
+        _ask("Undo it?", said)
+        carry_out("undo", plan, site, said)
 
 
 def _ask(question: str, said: Settings) -> None:

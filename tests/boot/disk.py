@@ -83,6 +83,9 @@ def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loade
         run("btrfs", "subvolume", "delete", top / "@")
         run("btrfs", "subvolume", "snapshot", tree, top / "@")
         debian.keep_kernel(top / "@", older, newer)
+        # As an installer leaves it; `init` has to see to it.
+        table = top / "@/etc/fstab"
+        table.write_text(table.read_text().replace("/ btrfs noatime", "/ btrfs noatime,subvol=@"))
         for name in (f"vmlinuz-{older}", f"initrd.img-{older}"):
             (top / "@/boot" / name).rename(top / "@/boot" / f"{name}.moved")
             shutil.move(top / "@/boot" / f"{name}.moved", boot / name)

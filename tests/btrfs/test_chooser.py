@@ -124,6 +124,17 @@ def test_what_others_wrote_stays(part: Part) -> None:
     assert path.read_bytes() == after
 
 
+def test_it_can_all_be_taken_back(part: Part) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes().rstrip(b"\n") for path in part.directory.rglob("*") if path.is_file()}
+
+    before = files()
+    ready(part).take_down()
+    assert files() == before
+    assert part.chooser.choice() is None
+    part.chooser.take_down()
+
+
 def test_a_damaged_choice_is_said_and_not_guessed(part: Part) -> None:
     chooser = ready(part)
     (part.directory / "tb-update/choice").write_bytes(b"#" * 1024)

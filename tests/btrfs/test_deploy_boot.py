@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Failed, NothingToDo, Rejected
-from tbupdate import upkeep
+from tbupdate import conversion, upkeep
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.inplace import InPlace
@@ -203,6 +203,41 @@ def test_a_trial_that_the_hook_gave_up(dev: Device) -> None:
     events = [line for line in (dev.top / "tb-update/history.jsonl").read_text().splitlines() if "fallback" in line]
     assert len(events) == 1
     assert "it has no init" in events[0]
+
+
+# --- back to how it was installed ------------------------------------------------------------------------------------
+
+
+def plan_undo(dev: Device) -> Plan:
+    return conversion.plan_undo(dev.survey(), conversion.TOP)
+
+
+def test_init_can_be_undone_until_the_first_deploy(dev: Device) -> None:
+    kept = {path: path.read_bytes() for path in dev.top.rglob("etc/*") if "snapshots" not in path.parts}
+    loader = [
+        path for path in dev.boot.rglob("*") if path.suffix in (".cfg", ".conf") and "tb-update" not in path.parts
+    ]
+    assert any(b"tb-update" in path.read_bytes() for path in loader)
+    dev.run(plan_undo(dev))
+    assert {path: path.read_bytes() for path in dev.top.rglob("etc/*")} == kept
+    assert not (dev.boot / "tb-update").exists()
+    assert not any(b"tb-update" in path.read_bytes() for path in loader if path.exists())
+    assert not dev.survey().has_snapshots
+    assert dev.survey().default_id == 5
+    dev.run(bootable.plan_init(dev))
+    assert dev.boots() == "first"
+    dev.deploy(SECOND)
+    with pytest.raises(Rejected, match="deployed since"):
+        plan_undo(dev)
+
+
+@pytest.mark.parametrize("count", range(8))
+def test_an_undo_that_is_cut_can_be_done_again(make_btrfs: MakeBtrfs, tmp_path: Path, count: int) -> None:
+    with a_device(make_btrfs, tmp_path, "grub") as dev:
+        dev.run_first(plan_undo(dev), count)
+        dev.run(plan_undo(dev))
+        assert not dev.survey().has_snapshots
+        assert (dev.top / "etc/system").read_text() == "first"
 
 
 # --- a layout that is older than the chooser -------------------------------------------------------------------------

@@ -375,3 +375,13 @@ run deploy /work/2.0.tbdiff || test $? = 3; echo ---
 run commit; echo ---
 run rollback
 """
+
+
+def test_init_is_undone_and_done_again(dev: Device) -> None:
+    assert "remove the directories" in dev("init", "--undo", "--dry-run")
+    assert dev.json("init", "--undo", "--yes")["done"] == "undo"
+    assert sorted(os.listdir(dev.top)) == ["etc"]
+    dev("init", "--undo", "--yes", code=4)
+    dev("init", "--yes")
+    dev("deploy", dev.image(None, dev.tree("v2"), "2.0"))
+    dev("init", "--undo", "--yes", code=3)

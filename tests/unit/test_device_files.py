@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Failed
-from tbupdate import config, history, layout, marks, mounts
+from tbupdate import config, fstab, history, layout, marks, mounts
 from tbupdate.history import Event
 
 
@@ -98,3 +98,27 @@ def test_every_id_is_an_id_and_no_other_name(words: str) -> None:
     assert layout.is_id(made)
     for other in (layout.ROOT, layout.CURRENT, layout.partial(made), layout.kept_root(made), f"../{made}", f"{made}\n"):
         assert not layout.is_id(other)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("LABEL=s / btrfs subvol=@,noatime 0 0\n", "LABEL=s / btrfs noatime 0 0\n"),
+        ("UUID=1\t/\tbtrfs\tsubvol=@rootfs\t0\t0", "UUID=1\t/\tbtrfs\tdefaults\t0\t0"),
+        ("a / btrfs noatime,subvolid=256,subvol=/x,compress=zstd", "a / btrfs noatime,compress=zstd"),
+        ("# a / btrfs subvol=@\na /home btrfs subvol=@home\n\nb\n", None),
+        ("a / btrfs noatime 0 0\n", None),
+    ],
+)
+def test_the_table_of_file_systems_names_no_subvolume_for_the_root(before: str, after: str | None) -> None:
+    assert fstab.without_subvolume(before) == (before if after is None else after)
+
+
+def test_a_table_is_never_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("a / btrfs subvol=@ 0 0\n")
+    (tmp_path / "tree/etc").mkdir(parents=True)
+    fstab.free(str(tmp_path / "tree"))
+    (tmp_path / "tree/etc/fstab").symlink_to(outside)
+    fstab.free(str(tmp_path / "tree"))
+    assert "subvol=@" in outside.read_text()

@@ -1,0 +1,39 @@
+"""/etc/fstab: the one thing in it that would defeat the default subvolume."""
+
+from __future__ import annotations
+
+import os
+import re
+
+_OPTION = re.compile(r"subvol(?:id)?=")
+
+
+def without_subvolume(text: str) -> str:
+    """The same table, where the line of / names no subvolume."""
+    return "".join(map(_line_without, text.splitlines(keepends=True)))
+
+
+def _line_without(line: str) -> str:
+    fields = re.split(r"(\s+)", line.rstrip("\n"))
+    words = [n for n, field in enumerate(fields) if field and not field.isspace()]
+    if len(words) < 4 or fields[words[0]].startswith("#") or fields[words[1]] != "/":
+        return line
+    options = fields[words[3]].split(",")
+    left = [one for one in options if not _OPTION.match(one)]
+    if left == options:
+        return line
+    fields[words[3]] = ",".join(left) or "defaults"
+    return "".join(fields) + line[len(line.rstrip("\n")) :]
+
+
+def free(tree: str) -> None:
+    """Rewrite the table in a tree, if need be; a tree without one, or with a link in its place, stays as it is."""
+    path = os.path.join(tree, "etc/fstab")
+    if os.path.islink(os.path.join(tree, "etc")) or os.path.islink(path) or not os.path.isfile(path):
+        return
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        before = file.read()
+    after = without_subvolume(before)
+    if after != before:
+        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            file.write(after)
