@@ -19,6 +19,7 @@ from tbdiff.compare import compare
 from tbdiff.content import Contents, Nowhere, needed
 from tbdiff.entry import EMPTY, Listing
 from tbdiff.errors import Failed, Rejected
+from tbdiff.generation import keep, read_changed, read_kept
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.matching import Available
@@ -29,7 +30,7 @@ from tbdiff.payload import CONTROL, LABELS, META, Streams, StreamWriter, chunk_t
 from tbdiff.rebuild import Rebuilt, rebuild
 from tbdiff.signature import Signature, load_private_key
 from tbdiff.signing import signed
-from tbdiff.tree import Progress, quiet, read_tree
+from tbdiff.tree import Progress, quiet
 
 CHUNK_SIZE = 1 << 18
 # How far back a repetition may be, as a power of two; a device holds a window for every stream at once. Twice as far
@@ -63,6 +64,7 @@ def create_image(
     key: Path | None = None,
     effort: str = "default",
     available: Available | None = encoders.available,
+    kept: Path | None = None,
     progress: Progress = quiet,
     notice: Callable[[str], None] | None = None,
 ) -> Manifest:
@@ -70,11 +72,11 @@ def create_image(
 
     With `key` both its statements are signed. `out` appears when it is complete; the same trees give the same bytes.
     `available` tells which compressors the devices have to re-create packed files with (None: do not rely on any).
+    Listings of read-only snapshots are kept in the directory `kept`; what is known from there is not read again.
     """
     private = load_private_key(key) if key else None
     check_place(out, base, target)
-    old = read_tree(base, progress=progress, notice=notice) if base else EMPTY
-    new = read_tree(target, progress=progress, notice=notice)
+    old, new = _read_both(base, target, kept, progress, notice)
     label = label or Label()
     for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
         if new.get(os.fsencode(path)) is None:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,20 @@ def read_tree(
         return _Reading(descent, progress, notice, contents).listing()
 
 
+def read_names(
+    tree: Descent,
+    paths: Collection[bytes],
+    *,
+    progress: Progress = quiet,
+    notice: Callable[[str], None] | None = None,
+) -> dict[bytes, Entry]:
+    """Read single names of a tree, and not what directories hold; names of one inode must be all there."""
+    reading = _Reading(tree, progress, notice, contents=True)
+    for path in sorted(paths):
+        reading.take(path)
+    return reading.linked()
+
+
 class _Reading:
     """What one reading has found so far."""
 
@@ -62,8 +76,7 @@ class _Reading:
 
     def listing(self) -> Listing:
         """Walk down from the root."""
-        root = self.descent.open(b"")
-        self.entries[b""] = self._entry(b"", os.fstat(root), _xattrs(through(root)), fd=root)
+        self.take(b"")
         todo = [b""]
         while todo:
             path = todo.pop()
@@ -76,12 +89,19 @@ class _Reading:
                     "Remove it if nothing is being applied there now.",
                 )
             for name in names:
-                if self._read(fd, path, name):
+                if self._read(fd, name, path):
                     todo.append(join(path, name))
-        self._link_names()
-        return in_order(self.entries)
+        return in_order(self.linked())
 
-    def _read(self, directory: int, above: bytes, name: bytes) -> bool:
+    def take(self, path: bytes) -> None:
+        """Take up the name at `path`."""
+        if path:
+            self._read(*self.descent.parent(path), path.rpartition(b"/")[0])
+        else:
+            root = self.descent.open(b"")
+            self.entries[b""] = self._entry(b"", os.fstat(root), _xattrs(through(root)), fd=root)
+
+    def _read(self, directory: int, name: bytes, above: bytes) -> bool:
         """Take up one name; True if it is a directory to go on with."""
         path = join(above, name)
         try:
@@ -157,8 +177,8 @@ class _Reading:
         self.progress("read", self.bytes_read, 0)
         return digest, extents
 
-    def _link_names(self) -> None:
-        """Of the names of one inode the first keeps the entry, the others become hard links to it."""
+    def linked(self) -> dict[bytes, Entry]:
+        """All entries; of the names of one inode the first keeps the entry, the others become hard links to it."""
         for names in self.inodes.values():
             # The first in canonical order: by directory, and in a directory by name.
             read = next((self.entries[name] for name in names if self.entries[name].digest), self.entries[names[0]])
@@ -166,6 +186,7 @@ class _Reading:
             self.entries[first] = replace(read, path=first)
             for name in others:
                 self.entries[name] = Entry(path=name, kind=Kind.HARDLINK, link=first)
+        return self.entries
 
 
 def _xattrs(path: bytes) -> Xattrs:

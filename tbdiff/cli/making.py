@@ -51,6 +51,12 @@ from tbdiff.errors import Rejected
     help="Which compressors a device re-creates packed files with: those of this machine (default), what all devices "
     "have (zlib, gzip, LZ4), none, or those that `tbdiff encoders --json` wrote there.",
 )
+@click.option(
+    "--listings",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep what was read of read-only Btrfs snapshots here, so that it is not read again.",
+)
 @platform_option
 @scratch_option
 @click.option("--legacy", is_flag=True, help="In the original format (TBDIFFv0), for its deploy tool; not signed.")
@@ -72,6 +78,7 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
         _create_legacy(None if full else Path(trees[0]), Path(trees[-1]), Path(out), as_json, how, said)
         return
     key, effort, available = said.pop("key"), said.pop("effort"), _available(said.pop("encoders"))
+    listings = said.pop("listings")
     platform, scratch = said.pop("platform"), said.pop("scratch") or Path(out).parent
     try:
         label = Label(**said)
@@ -85,6 +92,7 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
                 key=key,
                 effort=effort,
                 available=available,
+                kept=listings,
                 progress=report,
                 notice=notice,
             )
