@@ -3,74 +3,121 @@
 from __future__ import annotations
 
 import http.client
+import re
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from tbdiff.errors import Failed
 
-TRIES = 5
-TIMEOUT = 60.0
+# One after the other without a byte in between; the pauses between them double.
+TRIES = 6
 PAUSE = 1.0
+TIMEOUT = 60.0
+STEP = 1 << 18
+
+T = TypeVar("T")
 
 
 class Download:
-    """The body of an HTTP response; a cut connection is taken up again where it broke off."""
+    """The body of an HTTP response. A byte that was read is not asked for again, however often the connection breaks.
+
+    What goes on must be the same file: the server says so by its answer to `If-Range`, and by its validators.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._position = 0
-        self._validator: str | None = None
         self._response: Any = None
         self._size: int | None = None
-        self._open()
-
-    def _open(self) -> None:
-        headers = {"User-Agent": "tbdiff", "Accept-Encoding": "identity"}
-        if self._position:
-            headers["Range"] = f"bytes={self._position}-"
-            if self._validator:
-                # If the file was replaced meanwhile, its two halves do not belong together.
-                headers["If-Range"] = self._validator
-        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - only http(s) gets here
-        try:
-            self._response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in (404, 410):
-                raise FileNotFoundError(2, "the server does not have it", self._url) from None
-            if error.code < 500:
-                raise Failed(f"{self._url} cannot be fetched: the server says {error.code} {error.reason}") from None
-            raise ConnectionError(f"the server says {error.code} {error.reason}") from None
-        if self._position and self._response.status != 206:
-            raise Failed(f"{self._url} changed while it was fetched; nothing was changed here", "Start again.")
-        if not self._position:
-            length = self._response.headers.get("Content-Length")
-            self._size = int(length) if length and length.isdigit() else None
-            self._validator = self._response.headers.get("ETag") or self._response.headers.get("Last-Modified")
+        self._tag: str | None = None
+        self._modified: str | None = None
+        self._trying(lambda: None)
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
-        tries = 0
-        while True:
-            try:
-                if self._response is None:
-                    self._open()
-                data: bytes = self._response.read(size)
-                if data or self._size is None or self._position >= self._size:
-                    self._position += len(data)
-                    return data
-                raise ConnectionError("the connection was cut")
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                tries += 1
-                if tries >= TRIES or self._size is None:
-                    raise Failed(f"{self._url} cannot be fetched any further: {error}", "Try again later.") from None
-                time.sleep(PAUSE * tries)
+        return self._trying(lambda: self._read(size))
 
     def close(self) -> None:
         """Give the connection up."""
         if self._response is not None:
             self._response.close()
             self._response = None
+
+    def _trying(self, act: Callable[[], T]) -> T:
+        """Do something with an open response; where it fails, wait a little and go on from the last byte."""
+        for n in range(TRIES):
+            try:
+                if self._response is None:
+                    self._open()
+                return act()
+            except FileNotFoundError:
+                raise
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                problem = error
+            if n + 1 < TRIES:
+                time.sleep(PAUSE * 2**n)
+        reason = getattr(problem, "reason", None) or problem
+        further = " any further" if self._position else ""
+        raise Failed(f"{self._url} cannot be fetched{further}: {reason}", "Try again later.") from None
+
+    def _read(self, size: int) -> bytes:
+        data: bytes = self._response.read(size)
+        if not data and self._size is not None and self._position < self._size:
+            raise ConnectionError("the connection was cut")
+        self._position += len(data)
+        return data
+
+    def _open(self) -> None:
+        headers = {"User-Agent": "tbdiff", "Accept-Encoding": "identity"}
+        if self._position:
+            headers["Range"] = f"bytes={self._position}-"
+            validator = self._validator
+            if validator:
+                # If the file was replaced meanwhile, its two halves do not belong together.
+                headers["If-Range"] = validator
+        request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - only http(s) gets here
+        try:
+            self._response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in (404, 410) and not self._position:
+                raise FileNotFoundError(2, "the server does not have it", self._url) from None
+            if error.code < 500 and error.code not in (408, 429):
+                raise Failed(f"{self._url} cannot be fetched: the server says {error.code} {error.reason}") from None
+            raise ConnectionError(f"the server says {error.code} {error.reason}") from None
+        if self._position:
+            self._go_on()
+        else:
+            told = self._response.headers
+            length = told.get("Content-Length")
+            self._size = int(length) if length and length.isdigit() else None
+            self._tag, self._modified = told.get("ETag"), told.get("Last-Modified")
+
+    @property
+    def _validator(self) -> str | None:
+        """What tells this file from another one byte by byte; a weak tag does not."""
+        return self._tag if self._tag and not self._tag.startswith("W/") else self._modified
+
+    def _go_on(self) -> None:
+        """See that the new response is the rest of the same file; pass over what was read where it is all of it."""
+        told = self._response.headers
+        same = told.get("ETag") == self._tag and told.get("Last-Modified") == self._modified
+        if self._response.status == 206:
+            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told.get("Content-Range") or "")
+            size = None if part is None or part[2] == "*" else int(part[2])
+            if part and int(part[1]) == self._position and same and (size is None or self._size in (None, size)):
+                return
+        elif same and self._validator:
+            # A server that knows no ranges: it has to send all of it again.
+            left = self._position
+            while left and (data := self._response.read(min(left, STEP))):
+                left -= len(data)
+            if left:
+                raise ConnectionError("the connection was cut")
+            return
+        self.close()
+        raise Failed(f"{self._url} changed while it was fetched; nothing was changed here", "Start again.")

@@ -1,0 +1,196 @@
+"""Images fetched over connections that break: each byte once, never two halves of different files."""
+
+from __future__ import annotations
+
+import http.server
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tbdiff import download
+from tbdiff.create import create_image
+from tbdiff.download import Download
+from tbdiff.errors import Failed
+from tbdiff.image import open_image
+from tests.honest import differences
+from tests.trees import Noise, build, sparse
+
+BODY = bytes(range(256)) * 400
+
+
+@dataclass
+class Site:
+    """How a server behaves: cuts the first `cuts` answers after `cut` bytes, is `busy` so many times, and so on."""
+
+    body: bytes = BODY
+    cut: int | None = None
+    cuts: int = 1 << 30
+    busy: int = 0
+    tag: str | None = '"one"'
+    modified: str | None = None
+    ranges: bool = True
+    length: bool = True
+    # From the second answer on.
+    next_body: bytes | None = None
+    next_tag: str | None = None
+    shift: int = 0
+    status: int = 503
+    asked: list[tuple[str | None, str | None]] = field(default_factory=list)
+    sent: int = 0
+
+
+@contextmanager
+def served(site: Site) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            wanted, condition = self.headers["Range"], self.headers["If-Range"]
+            site.asked.append((wanted, condition))
+            if site.busy:
+                site.busy -= 1
+                self.send_error(site.status)
+                return
+            first = len([one for one in site.asked if one[0]]) == 0
+            body = site.body if first or site.next_body is None else site.next_body
+            tag = site.tag if first or site.next_tag is None else site.next_tag
+            start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and site.ranges else 0
+            if condition and condition not in (tag, site.modified):
+                start = 0
+            self.send_response(206 if start else 200)
+            if start:
+                self.send_header("Content-Range", f"bytes {start + site.shift}-{len(body) - 1}/{len(body)}")
+            if site.length:
+                self.send_header("Content-Length", str(len(body) - start))
+            if tag:
+                self.send_header("ETag", tag)
+            if site.modified:
+                self.send_header("Last-Modified", site.modified)
+            self.send_header("Connection", "close")
+            self.end_headers()
+            part = body[start:][: site.cut if len(site.asked) <= site.cuts else None]
+            self.wfile.write(part)
+            site.sent += len(part)
+            self.close_connection = True
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/image"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0)
+
+
+def fetched(site: Site) -> bytes:
+    with served(site) as url:
+        stream = Download(url)
+        try:
+            return b"".join(iter(lambda: stream.read(1000), b""))
+        finally:
+            stream.close()
+
+
+def test_every_byte_is_sent_once() -> None:
+    site = Site(cut=7001)
+    assert fetched(site) == BODY
+    assert site.sent == len(BODY)
+    assert site.asked[0] == (None, None)
+    assert site.asked[1] == ("bytes=7001-", '"one"')
+    assert len(site.asked) == -(-len(BODY) // 7001)
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    for status in (503, 429, 500):
+        site = Site(busy=3, status=status)
+        assert fetched(site) == BODY
+        assert len(site.asked) == 4
+
+
+def test_one_that_stays_busy_is_given_up() -> None:
+    site = Site(busy=100)
+    with pytest.raises(Failed, match="the server says 503"):
+        fetched(site)
+    assert len(site.asked) == download.TRIES
+
+
+def test_one_that_refuses_is_not_asked_again() -> None:
+    site = Site(busy=1, status=403)
+    with pytest.raises(Failed, match="403"):
+        fetched(site)
+    site = Site(busy=1, status=404)
+    with pytest.raises(FileNotFoundError):
+        fetched(site)
+    assert len(site.asked) == 1
+
+
+def test_nobody_there() -> None:
+    with served(Site()) as url:
+        pass
+    with pytest.raises(Failed, match="refused"):
+        Download(url)
+
+
+def test_nothing_comes_any_more() -> None:
+    site = Site(cut=0)
+    with pytest.raises(Failed, match="cut"):
+        fetched(site)
+
+
+@pytest.mark.parametrize(
+    "site",
+    [
+        Site(cut=5000, next_body=BODY[::-1], next_tag='"two"'),
+        Site(cut=5000, next_body=BODY[::-1], next_tag='W/"two"', tag='W/"one"'),
+        Site(cut=5000, next_body=BODY + b"more", tag=None),
+        Site(cut=5000, next_body=BODY[::-1], next_tag='"two"', ranges=False),
+        Site(cut=5000, tag=None, ranges=False),
+        Site(cut=5000, shift=1),
+    ],
+    ids=["another tag", "another weak tag", "another length", "all of another", "no telling", "another part"],
+)
+def test_two_halves_of_different_files_are_never_joined(site: Site) -> None:
+    with pytest.raises(Failed, match="changed while it was fetched"):
+        fetched(site)
+
+
+def test_a_weak_tag_is_no_condition() -> None:
+    site = Site(cut=50_000, tag='W/"one"', modified="Sat, 01 Jan 2022 00:00:00 GMT")
+    assert fetched(site) == BODY
+    assert site.asked[1] == ("bytes=50000-", site.modified)
+    site = Site(cut=50_000, tag='W/"one"')
+    assert fetched(site) == BODY
+    assert site.asked[1] == ("bytes=50000-", None)
+
+
+def test_a_server_without_ranges_sends_the_rest_again() -> None:
+    site = Site(cut=60_000, cuts=1, ranges=False)
+    assert fetched(site) == BODY
+    assert len(site.asked) == 2
+
+
+def test_an_image_is_applied_over_a_bad_line(tmp_path: Path) -> None:
+    build({b"a": sparse(300_000, Noise(0, 300_000, 1)), b"b": sparse(90_000, Noise(0, 90_000, 2))}, tmp_path / "target")
+    create_image(None, tmp_path / "target", tmp_path / "image", effort="fast")
+    image = (tmp_path / "image").read_bytes()
+    site = Site(body=image, cut=65_000)
+    (tmp_path / "new").mkdir()
+    with served(site) as url, open_image(url) as opened:
+        opened.apply(tmp_path / "new")
+    assert differences(tmp_path / "target", tmp_path / "new") == []
+    assert site.sent == len(image)
+    assert len(site.asked) == 7
