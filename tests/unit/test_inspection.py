@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tbdiff.changes import Change
 from tbdiff.content import carried, needed
 from tbdiff.costs import Costs
 from tbdiff.create import create_image
 from tbdiff.entry import EMPTY
+from tbdiff.errors import Rejected
+from tbdiff.head import MAGIC, Head, read_head
 from tbdiff.image import Image, open_image
 from tbdiff.outline import as_json, as_text, outline
+from tbdiff.payload import chunk_table
 from tbdiff.tree import read_tree
 from tests import metered
 from tests.random_trees import tree_pairs
@@ -137,6 +143,32 @@ def test_a_damaged_image_has_no_account(tmp_path: Path) -> None:
     ended = show(image, "--why")
     assert (ended.code, ended.out) == (3, "")
     assert "damaged" in ended.err
+
+
+HARM = st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 4), st.binary(max_size=6)), min_size=1, max_size=4)
+
+
+@given(image=st.sampled_from(GOLDEN), harm=HARM)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+def test_whoever_signs_nonsense_gets_an_account_or_a_refusal(
+    image: Path, harm: list[tuple[int, int, bytes]], ground: Path
+) -> None:
+    raw = BytesIO(image.read_bytes())
+    raw.read(len(MAGIC))
+    head = read_head(raw)
+    old = head.manifest().way
+    raw.read(32 * old.chunk_count)
+    payload = bytearray(raw.read())
+    for where, gone, come in harm:
+        at = where % (len(payload) + 1)
+        payload[at : at + gone] = come
+    table, size = chunk_table(BytesIO(payload), old.chunk_size)
+    way = old.model_copy(update={"payload": size, "chunks": hashlib.sha256(table).hexdigest()}).to_bytes()
+    (ground / "forged").write_bytes(Head(head.target, way).to_bytes() + table + payload)
+    try:
+        assert costs_of(ground / "forged").size == (ground / "forged").stat().st_size
+    except Rejected:
+        pass
 
 
 # --- the tree
