@@ -17,9 +17,9 @@ from tbdiff import encoders, labels, wire
 from tbdiff.carry import CarriedContents
 from tbdiff.compare import compare
 from tbdiff.content import Contents, Nowhere, needed
-from tbdiff.entry import EMPTY, Listing
+from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
-from tbdiff.generation import keep, read_changed, read_kept
+from tbdiff.generation import read_pair
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.matching import Available
@@ -76,7 +76,7 @@ def create_image(
     """
     private = load_private_key(key) if key else None
     check_place(out, base, target)
-    old, new = _read_both(base, target, kept, progress, notice)
+    old, new = read_pair(base, target, kept, progress, notice)
     label = label or Label()
     for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
         if new.get(os.fsencode(path)) is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tbdiff import listing as listings
 from tbdiff.descent import DIRECTORY, Descent
-from tbdiff.entry import Entry, Kind, Listing, canonical_key, in_order, join
+from tbdiff.entry import EMPTY, Entry, Kind, Listing, canonical_key, in_order, join
 from tbdiff.errors import Failed
 from tbdiff.replay import DoubtError, Reader, Replay, commands
 from tbdiff.tree import Progress, quiet, read_names, read_tree
@@ -88,6 +88,20 @@ def related(one: Snapshot, other: Snapshot) -> bool:
         return False
     siblings = one.parent == other.parent != bytes(16)
     return siblings or one.parent == other.uuid or other.parent == one.uuid
+
+
+def read_pair(
+    base: Path | None, target: Path, kept: Path | None = None, progress: Progress = quiet, notice: Notice = None
+) -> tuple[Listing, Listing]:
+    """The listings of two trees, of which no more is read than must be; with `kept` they are kept for the next time."""
+    old = read_kept(base, kept, progress, notice) if base else EMPTY
+    new = read_changed(base, old, target, progress, notice) if base else None
+    if new is None:
+        new = read_kept(target, kept, progress, notice)
+    if base is not None:
+        keep(base, old, kept)
+    keep(target, new, kept)
+    return old, new
 
 
 def read_kept(tree: Path, kept: Path | None, progress: Progress = quiet, notice: Notice = None) -> Listing:
