@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbdiff.entry import printable
-from tbupdate import layout, space
+from tbupdate import layout, record, space, subvolumes
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.config import Config
@@ -39,7 +39,8 @@ def examine(site: Site, boot: str | None, config: Config, keys: int) -> list[Fin
     if not system.initialised:
         begun = "was begun and interrupted" if system.marks.deploying else "is not there"
         return [Finding("layout", f"the layout {begun}", "Run: tb-update init")]
-    found = [*_layout(system), *_options(top, boot, system), *_nested(system), *_facilities(system, top, config, keys)]
+    found = [*_layout(system), *_records(system, top), *_options(top, boot, system), *_nested(system)]
+    found += _facilities(system, top, config, keys)
     found += _booting(system, site.chooser, boot)
     return sorted(found, key=lambda one: one.notice)
 
@@ -64,19 +65,36 @@ def _layout(system: System) -> Iterator[Finding]:
                 f"snapshots/{name} is writable, so nobody knows what is in it",
                 f"Run `btrfs property set -ts DIRECTORY ro true` on it, then `tb-update verify {name}`",
             )
-    for kept in system.deployments:
-        if kept.record is None:
-            yield Finding(
-                "record",
-                f"{kept.id} has no readable record: no image can start from it, and it cannot be verified",
-                "Deploy a full image next, or remove it.",
-            )
     if system.good is None:
         yield Finding(
             "committed",
             f"the deployment that was committed last, {system.marks.good}, is gone",
             "Commit the one that runs: tb-update commit",
         )
+
+
+def _records(system: System, top: str) -> Iterator[Finding]:
+    """What is known of each deployment, and whether it is still true."""
+    for kept in system.deployments:
+        state = os.path.join(top, layout.STATE, kept.id)
+        if kept.record is None:
+            yield Finding(
+                "record",
+                f"{kept.id} has no readable record: no image can start from it, and it cannot be verified",
+                "Deploy a full image next, or remove it.",
+            )
+        elif record.read_listing(state, kept.record.tree) is None:
+            yield Finding(
+                "listing",
+                f"{kept.id} has no readable listing of its tree: it cannot be verified, and a delta over it is slow",
+                "Deploy another image over it; it can be removed when that is committed.",
+            )
+        elif kept.record.seal not in (None, subvolumes.seal(os.path.join(top, layout.SNAPSHOTS, kept.id))):
+            yield Finding(
+                "changed",
+                f"something was written to {kept.id} after it was deployed",
+                f"See what differs: tb-update verify {kept.id}",
+            )
 
 
 def _options(top: str, boot: str | None, system: System) -> Iterator[Finding]:

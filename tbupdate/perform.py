@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tbdiff.errors import Failed, NothingToDo, Stop
+from tbdiff.entry import Listing
+from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
 from tbupdate import bootsteps, fstab, history, marks, record, subvolumes, syscalls
-from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
+from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
@@ -232,7 +233,7 @@ def _sync(top: str) -> None:
 def _apply(name: str, base: str | None, site: Site) -> None:
     if site.image is None:
         raise Failed("there is no image to apply")
-    known = record.read_listing(site.record(base)) if base is not None else None
+    known = _base_listing(name, base, site) if base is not None else None
     try:
         site.listing = site.image.apply(Path(site.path(name)), known, site.progress)
     except Failed as failure:
@@ -240,6 +241,24 @@ def _apply(name: str, base: str | None, site: Site) -> None:
         if isinstance(failure.__cause__, OSError):
             raise failure.__cause__ from None
         raise
+
+
+def _base_listing(name: str, base: str, site: Site) -> Listing | None:
+    """The listing of `base`, of which `name` is a fresh snapshot: as written down, if nothing was changed since."""
+    known = record.read(site.record(base))
+    if known is None or known.tree is None:
+        return None
+    if known.seal == subvolumes.seal(site.path(base)):
+        listing = record.read_listing(site.record(base), known.tree)
+        if listing is not None:
+            return listing
+    found = read_tree(Path(site.path(name)), progress=site.progress)
+    if found.digest.hex() != known.tree:
+        raise Rejected(
+            f"{base}, which the image starts from, was changed after it was deployed; nothing was changed now",
+            f"See what differs with `tb-update verify {base}`, and deploy a full image.",
+        )
+    return found
 
 
 def _read(name: str, site: Site) -> None:
@@ -250,11 +269,14 @@ def _write_record(known: record.Record, site: Site) -> None:
     if site.listing is None:
         raise Failed("the tree of the new deployment was not read")
     found = site.listing
+    # Before anything is sealed it must be on the disk: what is still to be written would break the seal.
+    _sync(site.top)
     filled = known.model_copy(
         update={
             "tree": found.digest.hex(),
             "entries": len(found),
             "size": found.content_size,
+            "seal": subvolumes.seal(site.path(partial(known.id))),
             "kernel": known.kernel or record.kernel_of(found),
             "image_digest": known.image_digest or (site.image.digest if site.image is not None else None),
         }

@@ -9,6 +9,7 @@ from pathlib import Path
 import pydantic
 
 from tbdiff.entry import Kind, Listing
+from tbdiff.errors import Failed
 from tbdiff.listing import load, store
 from tbupdate.boot.kernel import Overrides
 
@@ -18,7 +19,10 @@ _RECORD_MAX = 1 << 20
 
 
 class Record(pydantic.BaseModel):
-    """What is written down about a deployment when it is made; nothing in it changes later."""
+    """What is written down about a deployment when it is made; nothing in it changes later.
+
+    `seal` is what `subvolumes.seal` said when the tree was complete: while it says so, the listing is still true.
+    """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
 
@@ -36,6 +40,7 @@ class Record(pydantic.BaseModel):
     size: int = 0
     kernel: str | None = None
     boot_files: Overrides = Overrides()
+    seal: str | None = None
 
 
 def read(directory: str) -> Record | None:
@@ -60,10 +65,13 @@ def write(directory: str, record: Record, listing: Listing) -> None:
     os.rename(temporary, os.path.join(directory, RECORD))
 
 
-def read_listing(directory: str) -> Listing | None:
-    """The listing of the deployment's tree as it was made, or None where it is gone."""
-    path = Path(directory, LISTING)
-    return load(path) if path.exists() else None
+def read_listing(directory: str, tree: str | None) -> Listing | None:
+    """The listing of the deployment's tree as it was made; None where it is gone, damaged, or not of that tree."""
+    try:
+        listing = load(Path(directory, LISTING))
+    except Failed:
+        return None
+    return listing if listing.digest.hex() == tree else None
 
 
 def remove(directory: str) -> None:

@@ -75,6 +75,16 @@ def make_read_only(path: str) -> None:
     btrfsutil.set_subvolume_read_only(path, True)
 
 
+def seal(path: str) -> str:
+    """What becomes another one when anything within the subvolume is changed: its UUID and its last transaction.
+
+    Only what was synced, or a snapshot was taken of, is seen. Snapshots of it, its read-only flag, its name, a balance,
+    a scrub and a mount change nothing; a copy by `btrfs receive` is another subvolume.
+    """
+    known = btrfsutil.subvolume_info(path)
+    return f"{known.uuid.hex()}:{known.ctransid}"
+
+
 def delete(path: str) -> None:
     """Delete the subvolume at `path`, but no other one within it. A mounted one is deleted as well: ask before."""
     if not btrfsutil.is_subvolume(path):

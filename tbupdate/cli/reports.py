@@ -157,7 +157,8 @@ def examine() -> None:
 
 
 def _listing(top: str, kept: Deployment) -> Listing:
-    known = record.read_listing(os.path.join(top, STATE, kept.id))
+    tree = kept.record.tree if kept.record else None
+    known = record.read_listing(os.path.join(top, STATE, kept.id), tree)
     if known is None:
         raise Rejected(
             f"{kept.id} has no record of its tree, so nothing can be compared with it", "See: tb-update doctor"

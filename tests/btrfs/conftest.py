@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.console import Device, set_up
 from tests.rig import Rig
 
 
@@ -19,3 +20,9 @@ def rig(btrfs_of_module: Path) -> Iterator[Rig]:
     folder = Path(tempfile.mkdtemp(prefix=f"tb-test-{os.environ['TB_TEST_SESSION']}-rig-"))
     yield Rig(folder, btrfs_of_module)
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def dev(btrfs: Path, tmp_path: Path) -> Device:
+    """A device that `init` was run on."""
+    return set_up(btrfs, tmp_path)

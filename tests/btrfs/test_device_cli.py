@@ -10,72 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tbdiff.create import Label, create_image
-from tbdiff.signature import create_key
 from tbupdate.system import survey
 from tests import device
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@dataclass
-class Device:
-    """A device that is not running: its mounted top level, a builder's key, and a way to run tb-update on it."""
-
-    top: Path
-    work: Path
-
-    def __call__(self, *arguments: str, code: int = 0, **how: Any) -> str:
-        done = self.run(*arguments, **how)
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout
-
-    def run(self, *arguments: str, **how: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, cwd=REPOSITORY, **how)
-
-    def command(self, *arguments: str) -> list[str]:
-        config = ("--config", str(self.work / "config.toml"))
-        return [sys.executable, "-m", "tbupdate", *arguments, "--top", str(self.top), *config]
-
-    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        shown = json.loads(self(*arguments, "--json", code=code))
-        assert shown["format_version"] == 1
-        return dict(shown)
-
-    def status(self) -> dict[str, Any]:
-        return self.json("status")
-
-    def tree(self, name: str, **files: str) -> Path:
-        tree = self.work / name
-        device.make_root(tree, name)
-        for file, content in files.items():
-            (tree / "etc" / file).write_text(content)
-        return tree
-
-    def image(self, base: Path | None, target: Path, release: str, signed: bool = True, **more: Any) -> str:
-        out = self.work / f"{release}.tbdiff"
-        label = Label(name="demo", release=release, **more)
-        create_image(base, target, out, label=label, key=self.work / "builder" if signed else None)
-        return str(out)
-
-
-@pytest.fixture
-def dev(btrfs: Path, tmp_path: Path) -> Device:
-    (tmp_path / "keys").mkdir()
-    create_key(tmp_path / "builder")
-    (tmp_path / "keys/builder.pub").write_bytes((tmp_path / "builder.pub").read_bytes())
-    (tmp_path / "config.toml").write_text(f'keys = "{tmp_path}/keys"\ndevice_type = "test"\n')
-    device.make_root(btrfs)
-    made = Device(btrfs, tmp_path)
-    made("init", "--yes")
-    return made
+from tests.console import REPOSITORY, Device
 
 
 def test_the_way_of_an_update(dev: Device) -> None:

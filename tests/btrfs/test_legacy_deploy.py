@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from tbdiff.legacycommands import EVERYTHING, Delete, Enter, Leave, MakeFile, PatchFile, Stated
 from tests import device
-from tests.btrfs.test_device_cli import Device, dev
+from tests.console import Device
 from tests.unit.test_legacy_wire import stream
-
-__all__ = ["dev"]
 
 PLAIN = Stated(0o644, 0, 0, 1_600_000_000)
 CHANGE = stream(Enter(b"etc"), MakeFile(b"new", PLAIN, 1), b"d", Leave(1_600_000_000))

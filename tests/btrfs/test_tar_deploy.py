@@ -6,10 +6,8 @@ from pathlib import Path
 
 from tbdiff.tarsigning import sign_tarball
 from tests import device
-from tests.btrfs.test_device_cli import Device, dev
+from tests.console import Device
 from tests.tarballs import GNU_TARS, PACKINGS, Raw, archive, directory, gnu_tar
-
-__all__ = ["dev"]
 
 LAYER = archive(directory(b"etc"), Raw(b"etc/new", b"d"), Raw(b"etc/.wh.gone"))
 
