@@ -21,7 +21,7 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.generation import read_pair
 from tbdiff.head import Head
-from tbdiff.manifest import Manifest, Target, Way
+from tbdiff.manifest import Manifest, Target, Way, parse_target
 from tbdiff.matching import Available
 from tbdiff.memory import return_large_pieces
 from tbdiff.output import appearing, check_place
@@ -61,6 +61,7 @@ def create_image(
     out: Path,
     *,
     label: Label | None = None,
+    stated: Stated | None = None,
     key: Path | None = None,
     effort: str = "default",
     available: Available | None = encoders.available,
@@ -70,18 +71,24 @@ def create_image(
 ) -> Manifest:
     """Write to `out` an image that turns a copy of the tree `base` (None: an empty directory) into the tree `target`.
 
-    With `key` both its statements are signed. `out` appears when it is complete; the same trees give the same bytes.
+    With `key` both its statements are signed; or its way only, where what it leads to was `stated` and signed before.
+    `out` appears when it is complete; the same trees give the same bytes.
     `available` tells which compressors the devices have to re-create packed files with (None: do not rely on any).
     Listings of read-only snapshots are kept in the directory `kept`; what is known from there is not read again.
     """
     private = load_private_key(key) if key else None
     check_place(out, base, target)
     old, new = read_pair(base, target, kept, progress, notice)
-    label = label or Label()
-    for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
-        if new.get(os.fsencode(path)) is None:
-            raise Rejected(f"there is no {path} in {target}; no image was made", "Name a path inside of the tree.")
-    stated = Stated(_target(label, new))
+    if stated is None:
+        label = label or Label()
+        for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
+            if new.get(os.fsencode(path)) is None:
+                raise Rejected(f"there is no {path} in {target}; no image was made", "Name a path inside of the tree.")
+        stated = Stated(_target(label, new))
+    elif parse_target(stated.target).tree != new.digest.hex():
+        raise Rejected(
+            f"{target} is not the tree that was stated; no image was made", "Name the tree that it is about."
+        )
     return write_image(Known(base, old), Known(target, new), out, stated, private, effort, available, progress)
 
 

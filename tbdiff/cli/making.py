@@ -40,6 +40,11 @@ from tbdiff.errors import Rejected
 @click.option("--kernel", metavar="PATH", help="The kernel in TARGET, where it is not in a usual place.")
 @click.option("--initrd", metavar="PATH", help="The initrd in TARGET, likewise.")
 @click.option("--devicetree", metavar="PATH", help="The device tree in TARGET, likewise.")
+@click.option(
+    "--target-of",
+    metavar="IMAGE",
+    help="Lead to the target of IMAGE: its statement and signatures are taken over, so --key may be a delivery key.",
+)
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
 @click.option(
     "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
@@ -78,10 +83,13 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
         _create_legacy(None if full else Path(trees[0]), Path(trees[-1]), Path(out), as_json, how, said)
         return
     key, effort, available = said.pop("key"), said.pop("effort"), _available(said.pop("encoders"))
-    listings = said.pop("listings")
+    listings, target_of = said.pop("listings"), said.pop("target_of")
     platform, scratch = said.pop("platform"), said.pop("scratch") or Path(out).parent
+    if target_of and any(said.values()):
+        raise click.UsageError("with --target-of all that is said of the target is what that image says")
     try:
         label = Label(**said)
+        stated = _stated(target_of) if target_of else None
         with progress.shown(how) as report, ExitStack() as stack:
             held = [stack.enter_context(as_tree(Path(tree), scratch, platform, report)) for tree in trees]
             manifest = create_image(
@@ -89,6 +97,7 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
                 held[-1],
                 Path(out),
                 label=label,
+                stated=stated,
                 key=key,
                 effort=effort,
                 available=available,
@@ -107,6 +116,15 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
         if manifest.way.encoders:
             names = ", ".join(each.partition("=")[0] for each in manifest.way.encoders)
             notice(f"devices need the compressors {names} as they are here (else: --encoders)")
+
+
+def _stated(image: str) -> Any:
+    """The target statement of an image, with its signatures, as `create_image` takes it."""
+    from tbdiff.create import Stated  # noqa: PLC0415
+    from tbdiff.image import open_image  # noqa: PLC0415
+
+    with open_image(image) as opened:
+        return Stated(*opened.stated)
 
 
 def _available(which: str) -> Any:

@@ -220,6 +220,24 @@ def test_squashed_by_who_may_only_deliver(ground: Path) -> None:
     assert differences(ground / "3", ground / "tree") == []
 
 
+def test_another_way_to_a_signed_target(ground: Path) -> None:
+    """Made by who may only deliver, from a base that the release key never saw an image for."""
+    prepare(ground, keys=True)
+    (ground / "keys/delivery").mkdir()
+    assert tbdiff("keygen", ground / "deliverer").code == 0
+    shutil.move(ground / "deliverer.pub", ground / "keys/delivery")
+    keys, way = ("--keys", ground / "keys"), (ground / "1", ground / "3", "-o", ground / "1-3")
+    arguments = (*way, "--target-of", ground / "2-3", "--key", ground / "deliverer")
+    assert tbdiff("create", *arguments).code == 0
+    with open_image(str(ground / "2-3")) as last, open_image(str(ground / "1-3")) as one:
+        assert one.stated == last.stated
+    assert tbdiff("apply", ground / "1-3", ground / "tree", *keys).code == 0
+    assert differences(ground / "3", ground / "tree") == []
+    ended = tbdiff("create", *way, "--target-of", ground / "1-2")
+    assert (ended.code, "not the tree that was stated" in ended.err) == (3, True), ended
+    assert tbdiff("create", *arguments, "--name", "Mine").code == 2
+
+
 def test_full_images_and_deltas_become_a_full_image(ground: Path) -> None:
     prepare(ground)
     assert tbdiff("squash", ground / "0-1", ground / "1-2", ground / "2-3", "-o", ground / "0-3").code == 0

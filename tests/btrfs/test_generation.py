@@ -6,6 +6,7 @@ import fcntl
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -299,6 +300,15 @@ def test_what_is_no_such_pair_is_read(pair: tuple[Path, Path], ground: Path) -> 
     assert read_changed(base / "d", read_tree(base / "d"), target) is None
     (ground / "plain").mkdir()
     assert snapshot_at(ground / "plain") is snapshot_at(ground / "missing") is snapshot_at(base / "b") is None
+
+
+def test_who_may_not_ask_reads(pair: tuple[Path, Path], ground: Path) -> None:
+    base, target = pair
+    create_image(base, target, ground / "told", effort="fast")
+    less = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", sys.executable, "-m", "tbdiff")
+    made = (*less, "create", base, target, "-o", ground / "read", "--effort", "fast")
+    subprocess.run(made, check=True, capture_output=True, cwd=metered.REPOSITORY)
+    assert (ground / "told").read_bytes() == (ground / "read").read_bytes()
 
 
 def test_what_is_mounted_in_a_snapshot_is_not_overlooked(pair: tuple[Path, Path]) -> None:
