@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from tbdiff.entry import printable
 from tbdiff.errors import Failed
 
 # One after the other without a byte in between; the pauses between them double.
@@ -19,6 +20,29 @@ TIMEOUT = 60.0
 STEP = 1 << 18
 
 T = TypeVar("T")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to where HTTP is spoken, and from an encrypted connection only to another one."""
+
+    def redirect_request(self, req: urllib.request.Request, *answer: Any) -> urllib.request.Request | None:
+        url = str(answer[-1])
+        if not url.startswith(("https://",) if req.full_url.startswith("https://") else ("http://", "https://")):
+            answer[0].close()
+            raise Failed(f"{req.full_url} cannot be fetched: the server sends us where we do not go", "Ask its keeper.")
+        return super().redirect_request(req, *answer)
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
+
+
+def _reason(problem: Exception) -> str:
+    """What went wrong, in words; what a server says is shown without what could move a terminal's cursor."""
+    inner = getattr(problem, "reason", None) or problem
+    text = getattr(inner, "strerror", None) or str(inner)
+    if isinstance(problem, http.client.HTTPException):
+        text = "what answers there does not speak HTTP"
+    return printable(text.encode("utf-8", "surrogateescape"))
 
 
 class Download:
@@ -60,9 +84,8 @@ class Download:
                 problem = error
             if n + 1 < TRIES:
                 time.sleep(PAUSE * 2**n)
-        reason = getattr(problem, "reason", None) or problem
         further = " any further" if self._position else ""
-        raise Failed(f"{self._url} cannot be fetched{further}: {reason}", "Try again later.") from None
+        raise Failed(f"{self._url} cannot be fetched{further}: {_reason(problem)}", "Try again later.") from None
 
     def _read(self, size: int) -> bytes:
         data: bytes = self._response.read(size)
@@ -81,14 +104,17 @@ class Download:
                 headers["If-Range"] = validator
         request = urllib.request.Request(self._url, headers=headers)  # noqa: S310 - only http(s) gets here
         try:
-            self._response = urllib.request.urlopen(request, timeout=TIMEOUT)  # noqa: S310
+            self._response = _OPENER.open(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             error.close()
+            says = f"the server says {error.code} {printable(str(error.reason).encode())}"
             if error.code in (404, 410) and not self._position:
                 raise FileNotFoundError(2, "the server does not have it", self._url) from None
             if error.code < 500 and error.code not in (408, 429):
-                raise Failed(f"{self._url} cannot be fetched: the server says {error.code} {error.reason}") from None
-            raise ConnectionError(f"the server says {error.code} {error.reason}") from None
+                raise Failed(
+                    f"{self._url} cannot be fetched: the server says {error.code} {printable(error.reason.encode())}"
+                ) from None
+            raise ConnectionError(says) from None
         if self._position:
             self._go_on()
         else:

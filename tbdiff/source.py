@@ -75,6 +75,8 @@ def open_source(source: str) -> Source:
         return Source("standard input", sys.stdin.buffer)
     if is_url(source):
         return Source(source, _download(source))
+    if "://" in source:
+        raise Failed(f"{source} cannot be fetched: only http:// and https:// can", "Fetch it first, and name the file.")
     try:
         return Source(source, Path(source).open("rb", buffering=0))
     except OSError as error:

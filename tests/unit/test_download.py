@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import re
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def served(site: Site) -> Iterator[str]:
             self.close_connection = True
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/image"
@@ -143,6 +144,42 @@ def test_nobody_there() -> None:
         pass
     with pytest.raises(Failed, match="refused"):
         Download(url)
+
+
+@contextmanager
+def answering(answer: bytes) -> Iterator[str]:
+    """A server that says this, whatever it is asked."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/image"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"\x1b[31mno HTTP at all\0\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 300 + b"\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1 404 \x1b[31mno\r\nContent-Length: 0\r\n\r\n", None),
+        (b"HTTP/1.1 403 \x1b[31mno\r\nContent-Length: 0\r\n\r\n", r"403 \\x1b\[31mno"),
+        (b"HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/x\r\n\r\n", "sends us where we do not go"),
+        (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "the server says 302"),
+    ],
+)
+def test_whatever_a_server_says(answer: bytes, said: str | None) -> None:
+    with answering(answer) as url, pytest.raises(Failed if said else FileNotFoundError, match=said) as raised:
+        Download(url)
+    assert "\x1b" not in str(raised.value)
 
 
 def test_nothing_comes_any_more() -> None:
