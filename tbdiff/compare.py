@@ -65,15 +65,19 @@ class _Comparison:
         # What the delta calls the directories of the target and the first names of its hard links.
         self.refs: dict[bytes, Ref] = {b"": Ref(0)}
         self.by_digest: dict[bytes, list[int]] = {}
-        for n, entry in enumerate(base.entries):
-            if entry.kind is Kind.FILE:
-                self.by_digest.setdefault(entry.digest, []).append(n)
+        for n, digest in base.digests():
+            self.by_digest.setdefault(digest, []).append(n)
 
     def delta(self) -> TreeDelta:
         """Walk the target once, then see what of the base is left over."""
         edits: list[Edit] = []
         adds: list[tuple[int, int | None]] = []
-        for place, entry in enumerate(self.target.entries):
+        for place in range(len(self.target)):
+            number = self._unchanged(place)
+            if number is not None:
+                self.kept.add(number)
+                continue
+            entry = self.target.entries[place]
             number = self._stands_behind(entry)
             if number is None:
                 source = self._source_of(entry)
@@ -91,6 +95,17 @@ class _Comparison:
             edits=edits,
             adds=(self._add(self.target.entries[place], source) for place, source in adds),
         )
+
+    def _unchanged(self, place: int) -> int | None:
+        """The base entry that is just the same, so that there is nothing to say. Most are, and pass by quickly."""
+        path, kind = self.target.entries.paths[place], self.target.entries.kinds[place]
+        number = self.base.index.get(path)
+        # What others may be called by has to be named.
+        if number is None or kind in (Kind.DIRECTORY, Kind.HARDLINK) or path in self.linked:
+            return None
+        above = path.rpartition(b"/")[0]
+        stays = self.sources.get(above, -1) == self.base.index.get(above)
+        return number if stays and self.target.entries.alike(place, self.base.entries, number) else None
 
     def _stands_behind(self, entry: Entry) -> int | None:
         """The base entry that is at this place already, whatever its directory is called now."""
@@ -158,9 +173,7 @@ class _Comparison:
 
 def _directory_sources(base: Listing, target: Listing) -> dict[bytes, int]:
     """For each target directory that is a base directory, perhaps under another name, that one's position."""
-    leftover = [
-        (n, e) for n, e in enumerate(base.entries) if e.kind is Kind.DIRECTORY and not _is_directory(target, e.path)
-    ]
+    leftover = [(n, entry) for n, entry in base.of_kind(Kind.DIRECTORY) if not _is_directory(target, entry.path)]
     alike: dict[bytes, list[int]] = {}
     if leftover:
         prints = _fingerprints(base)
@@ -170,8 +183,8 @@ def _directory_sources(base: Listing, target: Listing) -> dict[bytes, int]:
         target_prints = _fingerprints(target)
     sources = {b"": 0}
     taken: set[int] = {0}
-    for entry in target.entries[1:]:
-        if entry.kind is not Kind.DIRECTORY:
+    for _, entry in target.of_kind(Kind.DIRECTORY):
+        if not entry.path:
             continue
         parent = sources.get(entry.parent)
         number = None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # What an entry has but rarely: link, rdev, xattrs, extents.
 NOTHING_RARE: tuple[Any, ...] = (b"", (0, 0), (), None)
+NO_DIGEST = bytes(32)
 TIME_MAX = 2**63 - 1
 
 
@@ -90,23 +91,46 @@ class PackedEntries(PackedItems["Entry"]):
     def digest(self, number: int) -> bytes:
         """The digest of a file's content; empty for what is no file, or was not read."""
         found = bytes(self._digests[32 * number : 32 * number + 32])
-        return found if any(found) else b""
+        return found if found != NO_DIGEST else b""
+
+    def alike(self, number: int, other: PackedEntries, place: int) -> bool:
+        """Whether an entry is the same as one of `other` in all but its path."""
+        return (
+            self.kinds[number] is other.kinds[place]
+            and self._times[number] == other._times[place]
+            and self.sizes[number] == other.sizes[place]
+            and self._modes[number] == other._modes[place]
+            and self._uids[number] == other._uids[place]
+            and self._gids[number] == other._gids[place]
+            and self._rare.get(number) == other._rare.get(place)
+            and self._digests[32 * number : 32 * number + 32] == other._digests[32 * place : 32 * place + 32]
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PackedEntries):
+            return super().__eq__(other)
+        return self._columns() == other._columns()
+
+    __hash__ = None
+
+    def _columns(self) -> tuple[object, ...]:
+        numbers = (self.sizes, self._modes, self._uids, self._gids, self._times)
+        return (self.paths, self.kinds, self._digests, self._rare, *numbers)
 
     def item(self, number: int) -> Entry:
         """The entry with this number."""
         path = self.paths[number]
-        link, rdev, xattrs, extents, *time = self._rare.get(number, NOTHING_RARE)
+        rare = self._rare.get(number, ())
+        # Its last field, if it is there, is a time that the column cannot hold.
+        time = rare[4] if len(rare) > 4 else self._times[number]
         return self._make(
             path,
             self.kinds[number],
             self._modes[number],
             self._uids[number],
             self._gids[number],
-            time[0] if time else self._times[number],
+            time,
             self.sizes[number],
             self.digest(number),
-            link,
-            rdev,
-            xattrs,
-            extents,
+            *rare[:4],
         )

@@ -17,9 +17,10 @@ class Pairing:
             for index, place in zip(delta.edits.indices, rebuilt.edited, strict=True)
         }
         self._alike: dict[bytes, int] = {}
-        for n, entry in enumerate(base.entries):
-            if entry.kind is Kind.FILE and entry.size:
-                self._alike.setdefault(numberless(entry.path), n)
+        entries = base.entries
+        for n, (path, kind, size) in enumerate(zip(entries.paths, entries.kinds, entries.sizes, strict=True)):
+            if kind is Kind.FILE and size:
+                self._alike.setdefault(numberless(path), n)
 
     def source(self, entry: Entry) -> int | None:
         """The number of the base entry to build on, if there is a likely one."""
