@@ -12,8 +12,8 @@ from typing import Any
 
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbdiff.image import changing, open_image
-from tbdiff.opened import OpenedImage
+from tbdiff.image import open_image
+from tbdiff.opened import OpenedImage, changing
 from tbdiff.signature import KeyRing
 from tbdiff.tree import Progress, quiet, read_tree
 from tbdiff.writer import sync

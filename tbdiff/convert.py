@@ -14,11 +14,11 @@ from tbdiff.create import Label, create_image
 from tbdiff.descent import Descent
 from tbdiff.entry import EMPTY, Kind, Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected
-from tbdiff.image import changing, open_image
+from tbdiff.image import open_image
 from tbdiff.manifest import Manifest
 from tbdiff.metadata import copy_content
 from tbdiff.oci import as_tree, is_layout
-from tbdiff.opened import OpenedImage
+from tbdiff.opened import OpenedImage, changing
 from tbdiff.output import appearing, check_place
 from tbdiff.rebuild import from_nothing
 from tbdiff.signature import KeyRing

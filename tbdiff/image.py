@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +12,16 @@ from tbdiff.assembly import assemble
 from tbdiff.changes import Change, image_changes
 from tbdiff.content import Contents, needed
 from tbdiff.entry import EMPTY, Entry, Listing
-from tbdiff.errors import Failed, NothingToDo, Rejected
+from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.legacycommands import START as LEGACY_START
-from tbdiff.opened import OpenedImage, check_empty
+from tbdiff.opened import OpenedImage, changing, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
 from tbdiff.rebuild import Rebuilt, rebuild
 from tbdiff.signature import KeyRing
 from tbdiff.source import Source, open_source
 from tbdiff.tree import Progress, quiet, read_tree
-from tbdiff.writer import TransformError, TreeWriter
 
 if TYPE_CHECKING:
     from tbdiff.costs import Costs
@@ -163,26 +161,6 @@ class Image(OpenedImage):
             progress("verify", chunks.done, self.manifest.way.payload)
         chunks.check_end()
         return contents
-
-
-@contextmanager
-def changing(tree: Path) -> Iterator[TreeWriter]:
-    """A writer for `tree`; what goes wrong says whether the tree is as it was."""
-    with _explained(tree), TreeWriter(tree) as writer:
-        yield writer
-
-
-@contextmanager
-def _explained(tree: Path) -> Iterator[None]:
-    try:
-        yield
-    except TransformError as error:
-        raise Failed(
-            f"{tree} could not be changed to the end, and is neither base nor target: {error}",
-            "Start again from a copy of the base.",
-        ) from error
-    except OSError as error:
-        raise Failed(f"the image could not be applied to {tree}, which was left as it was: {error.strerror}") from error
 
 
 def open_image(

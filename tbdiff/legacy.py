@@ -14,7 +14,6 @@ from tbdiff.descent import Descent
 from tbdiff.entry import Kind, Listing, join, printable
 from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.head import Head
-from tbdiff.image import changing
 from tbdiff.legacycommands import (
     ChangeDirectory,
     ChangeFile,
@@ -34,7 +33,7 @@ from tbdiff.legacycontent import LegacyContents
 from tbdiff.legacytree import LegacyTree
 from tbdiff.legacywire import Fields, commands
 from tbdiff.manifest import Manifest, Target, Way
-from tbdiff.opened import OpenedImage
+from tbdiff.opened import OpenedImage, changing
 from tbdiff.rebuild import rebuild
 from tbdiff.rehearsal import rehearse
 from tbdiff.signature import KeyRing

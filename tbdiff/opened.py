@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from tbdiff.changes import Change
 from tbdiff.entry import Listing
-from tbdiff.errors import Rejected
+from tbdiff.errors import Failed, Rejected
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest
 from tbdiff.signature import Signature
 from tbdiff.source import Source
 from tbdiff.tree import STAGING, Progress, quiet
+from tbdiff.writer import TransformError, TreeWriter
 
 Self = TypeVar("Self", bound="OpenedImage")
 
@@ -95,3 +98,23 @@ def check_empty(tree: Path) -> None:
         raise Rejected(f"{tree} is not a directory", "Make an empty directory for a full image.")
     if held:
         raise Rejected(f"{tree} is not empty, and this is a full image", "Apply it to an empty directory.")
+
+
+@contextmanager
+def changing(tree: Path) -> Iterator[TreeWriter]:
+    """A writer for `tree`; what goes wrong says whether the tree is as it was."""
+    with _explained(tree), TreeWriter(tree) as writer:
+        yield writer
+
+
+@contextmanager
+def _explained(tree: Path) -> Iterator[None]:
+    try:
+        yield
+    except TransformError as error:
+        raise Failed(
+            f"{tree} could not be changed to the end, and is neither base nor target: {error}",
+            "Start again from a copy of the base.",
+        ) from error
+    except OSError as error:
+        raise Failed(f"the image could not be applied to {tree}, which was left as it was: {error.strerror}") from error

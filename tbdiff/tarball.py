@@ -13,9 +13,8 @@ from tbdiff.compare import compare
 from tbdiff.entry import EMPTY, Entry, Kind, Listing, printable
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import DETACHED_MAGIC, Head, read_head
-from tbdiff.image import changing
 from tbdiff.manifest import Manifest, Target, Way
-from tbdiff.opened import OpenedImage, check_empty
+from tbdiff.opened import OpenedImage, changing, check_empty
 from tbdiff.overlay import Layer, layer_changes, layer_of, overlay
 from tbdiff.payload import Chunks, Readable
 from tbdiff.rebuild import from_nothing, rebuild
