@@ -90,8 +90,10 @@ CONTENDERS = (
         Way(
             prepare="rm -rf {work}/build {work}/device && ostree init --mode=bare --repo={work}/build && "
             "ostree init --mode=bare --repo={work}/device && "
-            "ostree commit --repo={work}/build -b base --tree=dir={base} && "
-            "ostree commit --repo={work}/build -b target --tree=dir={target} && "
+            # It carries no device nodes.
+            "find {base} {target} -mindepth 1 ! -type f ! -type d ! -type l -printf '/%P\\n' >{work}/skip && "
+            "ostree commit --repo={work}/build -b base --tree=dir={base} --skip-list={work}/skip && "
+            "ostree commit --repo={work}/build -b target --tree=dir={target} --skip-list={work}/skip && "
             "ostree pull-local --repo={work}/device {work}/build base",
             create="ostree static-delta generate --repo={work}/build --inline --min-fallback-size=0 "
             f"--from={REVISION % 'base'} --to={REVISION % 'target'} --filename={{image}}",
