@@ -17,15 +17,15 @@ from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.image import open_image
 from tbdiff.manifest import Manifest
 from tbdiff.metadata import copy_content
-from tbdiff.oci import as_tree, is_layout
 from tbdiff.opened import OpenedImage, changing
 from tbdiff.output import appearing, check_place
 from tbdiff.rebuild import from_nothing
 from tbdiff.signature import KeyRing
 from tbdiff.source import open_source
-from tbdiff.tarball import facts_of
-from tbdiff.tarfilter import Packing
-from tbdiff.tarwriter import packer, packing_of_name, write_tar
+from tbdiff.tar.filter import Packing
+from tbdiff.tar.oci import as_tree, is_layout
+from tbdiff.tar.tarball import facts_of
+from tbdiff.tar.writer import packer, packing_of_name, write_tar
 from tbdiff.tree import Progress, quiet, read_tree
 
 

@@ -14,7 +14,7 @@ from tbdiff.content import Contents, needed
 from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
-from tbdiff.legacycommands import START as LEGACY_START
+from tbdiff.legacy.commands import START as LEGACY_START
 from tbdiff.opened import OpenedImage, changing, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
@@ -180,7 +180,7 @@ def open_image(
     try:
         start = opened.look(512)
         if start.startswith(LEGACY_START) and signature is None and delta is None:
-            from tbdiff.legacy import open_legacy  # noqa: PLC0415 - hardly any image is one
+            from tbdiff.legacy.image import open_legacy  # noqa: PLC0415 - hardly any image is one
 
             return open_legacy(opened, keys, unsigned_ok=unsigned_ok)
         if not start.startswith(MAGIC):
@@ -208,8 +208,8 @@ def _open_tarball(
     signature: str | None,
     delta: bool | None,
 ) -> OpenedImage:
-    from tbdiff.tarball import open_tarball, signature_of  # noqa: PLC0415 - most images are none
-    from tbdiff.tarfilter import packing_of  # noqa: PLC0415
+    from tbdiff.tar.filter import packing_of  # noqa: PLC0415
+    from tbdiff.tar.tarball import open_tarball, signature_of  # noqa: PLC0415 - most images are none
 
     packing = packing_of(start)
     if packing is None:

@@ -33,7 +33,7 @@ TARGET: Tree = {
 }
 
 if __name__ == "__main__":
-    from tbdiff.legacycreate import create_legacy
+    from tbdiff.legacy.create import create_legacy
 
     GOLDEN.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as place:

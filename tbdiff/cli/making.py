@@ -70,7 +70,7 @@ from tbdiff.errors import Rejected
 def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: bool, how: str, **said: Any) -> None:
     """Write an image that turns a copy of the tree BASE into the tree TARGET."""
     from tbdiff.create import Label, create_image  # noqa: PLC0415 - devices never make images
-    from tbdiff.oci import as_tree, is_layout  # noqa: PLC0415
+    from tbdiff.tar.oci import as_tree, is_layout  # noqa: PLC0415
 
     if len(trees) != (1 if full else 2):
         raise click.UsageError("name TARGET only with --full, else BASE and TARGET")
@@ -145,7 +145,7 @@ def _available(which: str) -> Any:
 
 
 def _create_legacy(base: Path | None, target: Path, out: Path, as_json: bool, how: str, said: dict[str, Any]) -> None:
-    from tbdiff.legacycreate import create_legacy  # noqa: PLC0415
+    from tbdiff.legacy.create import create_legacy  # noqa: PLC0415
 
     told = [
         option
@@ -192,7 +192,7 @@ def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> Non
     try:
         place = sign_image(image, key)
         if place is None:
-            from tbdiff.tarsigning import sign_tarball  # noqa: PLC0415
+            from tbdiff.tar.signing import sign_tarball  # noqa: PLC0415
 
             place = sign_tarball(image, key, delta=delta, **said)
         elif delta or any(said.values()):
@@ -240,7 +240,7 @@ def convert(
     """Make of IMAGE, in whatever form, and of the tree BASE where it goes over one, an image or (*.tar*) a tarball."""
     from tbdiff import convert as conversion  # noqa: PLC0415 - devices never make images
     from tbdiff.create import Label  # noqa: PLC0415
-    from tbdiff.tarwriter import packing_of_name  # noqa: PLC0415
+    from tbdiff.tar.writer import packing_of_name  # noqa: PLC0415
 
     say_if_unchecked(keys)
     tarball = packing_of_name(out.name) is not None
@@ -260,7 +260,7 @@ def convert(
             _say_made(out, manifest, as_json)
             return
         if key:
-            from tbdiff.tarsigning import sign_tarball  # noqa: PLC0415
+            from tbdiff.tar.signing import sign_tarball  # noqa: PLC0415
 
             sign_tarball(out, key, **said)
     except ValueError as error:

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from tbdiff.convert import convert, copy_tree
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.image import open_image
-from tbdiff.legacycommands import Delete, MakeSpecial
-from tbdiff.legacycreate import create_legacy
+from tbdiff.legacy.commands import Delete, MakeSpecial
+from tbdiff.legacy.create import create_legacy
 from tbdiff.tree import read_tree
 from tests import metered
 from tests.corpus.debian import Corpus
@@ -129,7 +129,7 @@ def test_what_is_lost_is_told(ground: Path) -> None:
 def test_too_large_a_file(ground: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The original cut sizes to 32 bits, and lost the rest of the stream."""
     build({b"large": file(b"x" * 1001)}, ground / "tree")
-    monkeypatch.setattr("tbdiff.legacycreate.SIZE_MAX", 1000)
+    monkeypatch.setattr("tbdiff.legacy.create.SIZE_MAX", 1000)
     with pytest.raises(Rejected, match="'large' has 1001 bytes"):
         create_legacy(None, ground / "tree", ground / "image")
     assert [path.name for path in ground.iterdir()] == ["tree"]
@@ -139,7 +139,7 @@ def test_a_file_that_was_too_large(ground: Path, monkeypatch: pytest.MonkeyPatch
     """No patch can say where in it something changes: it is sent whole."""
     base: Tree = {b"": directory(), b"large": file(b"x" * 1001), b"stays": file(b"y" * 1001)}
     target: Tree = base | {b"large": file(b"x" * 1000), b"stays": file(b"y" * 1001, mode=0o600)}
-    monkeypatch.setattr("tbdiff.legacycreate.SIZE_MAX", 1000)
+    monkeypatch.setattr("tbdiff.legacy.create.SIZE_MAX", 1000)
     for name, tree in (("base", base), ("target", target)):
         build(tree, ground / name)
     create_legacy(ground / "base", ground / "target", ground / "image")
@@ -299,7 +299,7 @@ def test_unsigned_is_refused_where_keys_are_given(ground: Path) -> None:
 
 def original(program: str, *arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run an entry point as its script does."""
-    call = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from tbdiff.legacycli import {program}_main as main"
+    call = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from tbdiff.legacy.cli import {program}_main as main"
     code = f"{call}; sys.argv[0] = 'tbdiff-{program}'; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True)
 

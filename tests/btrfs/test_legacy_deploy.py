@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tbdiff.legacycommands import EVERYTHING, Delete, Enter, Leave, MakeFile, PatchFile, Stated
+from tbdiff.legacy.commands import EVERYTHING, Delete, Enter, Leave, MakeFile, PatchFile, Stated
 from tests import device
 from tests.console import Device
 from tests.unit.test_legacy_wire import stream

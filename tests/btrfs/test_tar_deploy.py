@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tbdiff.tarsigning import sign_tarball
+from tbdiff.tar.signing import sign_tarball
 from tests import device
 from tests.console import Device
 from tests.tarballs import GNU_TARS, PACKINGS, Raw, archive, directory, gnu_tar

@@ -13,7 +13,7 @@ import pytest
 from tbdiff.errors import Rejected, Stop
 from tbdiff.image import open_image
 from tbdiff.signature import KeyRing, create_key
-from tbdiff.tarsigning import sign_tarball
+from tbdiff.tar.signing import sign_tarball
 from tbdiff.tree import read_tree
 from tests import metered
 from tests.honest import differences

@@ -19,9 +19,9 @@ from tbdiff.convert import convert_to_tar, pack_tree
 from tbdiff.create import create_image
 from tbdiff.entry import Entry, Kind
 from tbdiff.image import open_image
-from tbdiff.tarcheck import Scan
-from tbdiff.tarfilter import Packing
-from tbdiff.tarwriter import headers
+from tbdiff.tar.check import Scan
+from tbdiff.tar.filter import Packing
+from tbdiff.tar.writer import headers
 from tbdiff.tree import read_tree
 from tests import metered
 from tests.honest import differences

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tbdiff.entry import Entry, Kind, Listing
 from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.image import open_image
-from tbdiff.legacycommands import (
+from tbdiff.legacy.commands import (
     EVERYTHING,
     START,
     ChangeDirectory,
@@ -34,9 +34,9 @@ from tbdiff.legacycommands import (
     SetXattrs,
     Stated,
 )
-from tbdiff.legacyencoding import END, encode
-from tbdiff.legacyplan import Send, steps
-from tbdiff.legacywire import WINDOW, Dialect, Fields, commands
+from tbdiff.legacy.encoding import END, encode
+from tbdiff.legacy.plan import Send, steps
+from tbdiff.legacy.wire import WINDOW, Dialect, Fields, commands
 from tests.honest import differences
 from tests.trees import NOON, Tree, acl, build, capability, device, directory, fifo, file, sparse, symlink
 
@@ -352,7 +352,7 @@ def test_promised_content_that_does_not_come(place: Path) -> None:
 
 def test_patches_that_cost_more_than_they_are(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of sixty bytes makes a device copy a whole file."""
-    monkeypatch.setattr("tbdiff.legacycontent.COPIED_MAX", 1 << 24)
+    monkeypatch.setattr("tbdiff.legacy.content.COPIED_MAX", 1 << 24)
     for tree in ("tree", "pristine"):
         build({b"large": sparse(8 << 20)}, place / tree / "more")
     patch = PatchFile(b"large", EVERYTHING, PLAIN, 8 << 20, 8 << 20, 0)

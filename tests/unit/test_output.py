@@ -11,7 +11,7 @@ import pytest
 from tbdiff import signature
 from tbdiff.create import Label, create_image
 from tbdiff.errors import Failed, Rejected
-from tbdiff.legacycreate import create_legacy
+from tbdiff.legacy.create import create_legacy
 from tbdiff.output import appearing, check_place
 from tbdiff.signing import sign_image
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tbdiff import acl, tarheader
+from tbdiff import acl
 from tbdiff.entry import Kind
 from tbdiff.errors import Rejected
-from tbdiff.pax import Pax, records
-from tbdiff.tarcheck import Member, Scan
+from tbdiff.tar import header as tarheader
+from tbdiff.tar.check import Member, Scan
+from tbdiff.tar.pax import Pax, records
 from tests.tarballs import Raw, archive, base256, directory, long_name, number, padded, pax, record
 
 BLOCK = 512

@@ -15,9 +15,9 @@ from tbdiff.payload import Readable
 from tbdiff.signature import Signature, load_private_key
 from tbdiff.signing import signed
 from tbdiff.source import open_source
-from tbdiff.tarball import facts_of
-from tbdiff.tarfilter import packing_of
-from tbdiff.tarheader import BLOCK
+from tbdiff.tar.filter import packing_of
+from tbdiff.tar.header import BLOCK
+from tbdiff.tar.tarball import facts_of
 
 CHUNK_SIZE = 1 << 18
 

@@ -11,9 +11,9 @@ from tbdiff import acl
 from tbdiff.descent import Descent
 from tbdiff.entry import Entry, Extents, Kind, Listing, printable
 from tbdiff.errors import Failed
-from tbdiff.pax import ACLS, SCHILY_XATTR
-from tbdiff.tarfilter import Packing
-from tbdiff.tarheader import BLOCK
+from tbdiff.tar.filter import Packing
+from tbdiff.tar.header import BLOCK
+from tbdiff.tar.pax import ACLS, SCHILY_XATTR
 from tbdiff.tree import Progress, quiet
 
 FLAGS = {

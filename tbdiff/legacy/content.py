@@ -11,7 +11,7 @@ from dataclasses import replace
 from tbdiff.arrival import ARRIVING, Arrivals
 from tbdiff.entry import Entry, Kind, Listing, printable
 from tbdiff.errors import Failed, Rejected
-from tbdiff.legacycommands import SIZE_MAX, PatchFile
+from tbdiff.legacy.commands import SIZE_MAX, PatchFile
 from tbdiff.metadata import write_at
 from tbdiff.staging import BLOCK, Staging
 from tbdiff.tree import data_extents

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbdiff.entry import Entry, Kind, Listing
-from tbdiff.legacycommands import (
+from tbdiff.legacy.commands import (
     EVERYTHING,
     SECOND,
     ChangeDirectory,
@@ -22,7 +22,7 @@ from tbdiff.legacycommands import (
     SetXattrs,
     Stated,
 )
-from tbdiff.legacytree import ACL_DEFAULT
+from tbdiff.legacy.tree import ACL_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
-from tbdiff import tarheader
 from tbdiff.entry import ID_MAX, LINK_MAX, MODE_MASK, PATH_MAX, Entry, Extents, Kind, check_path, printable
 from tbdiff.errors import Rejected
-from tbdiff.pax import Pax, check_global
-from tbdiff.tarheader import BLOCK, SIZE_MAX, Header, within
+from tbdiff.tar import header as tarheader
+from tbdiff.tar.header import BLOCK, SIZE_MAX, Header, within
+from tbdiff.tar.pax import Pax, check_global
 from tbdiff.tree import STAGING
 
 EXTENSION_MAX = 1 << 20

@@ -6,7 +6,7 @@ import os
 import stat
 import struct
 
-from tbdiff.legacycommands import (
+from tbdiff.legacy.commands import (
     TYPES,
     ChangeDirectory,
     ChangeFile,

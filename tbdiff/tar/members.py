@@ -9,7 +9,7 @@ from typing import Any
 
 from tbdiff.entry import Entry, Kind, printable
 from tbdiff.errors import Failed, Rejected
-from tbdiff.tarcheck import Member, Scan
+from tbdiff.tar.check import Member, Scan
 
 DONE, WARNING = 1, -20
 TYPES = {

@@ -21,9 +21,9 @@ from tbdiff.rebuild import from_nothing, rebuild
 from tbdiff.rehearsal import rehearse
 from tbdiff.signature import KeyRing
 from tbdiff.source import Source, read_beside, read_small
-from tbdiff.tarfilter import Packing, unpacked
-from tbdiff.tarheader import SIZE_MAX
-from tbdiff.tarmembers import members
+from tbdiff.tar.filter import Packing, unpacked
+from tbdiff.tar.header import SIZE_MAX
+from tbdiff.tar.members import members
 from tbdiff.tree import Progress, quiet, read_tree
 
 # Bounds for what no signature bounds. Zeros cost time only, but they do: some seconds for each of these.

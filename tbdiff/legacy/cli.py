@@ -20,7 +20,7 @@ def deploy_main() -> None:
 
 
 def _create(arguments: Sequence[str], notice: Callable[[str], None]) -> None:
-    from tbdiff.legacycreate import create_legacy  # noqa: PLC0415 - deploying needs none of it
+    from tbdiff.legacy.create import create_legacy  # noqa: PLC0415 - deploying needs none of it
 
     out, source, target = map(Path, arguments)
     create_legacy(source, target, out, notice=notice)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tbdiff.entry import ID_MAX, LINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX, Kind, Xattrs, check_name, printable
 from tbdiff.errors import Rejected
-from tbdiff.legacycommands import (
+from tbdiff.legacy.commands import (
     START,
     ChangeDirectory,
     ChangeFile,

@@ -11,7 +11,7 @@ from tbdiff.acl import GROUP_OBJ, MASK, OTHER, USER_OBJ
 from tbdiff.changes import KINDS
 from tbdiff.entry import PATH_MAX, Entry, Kind, Listing, Xattrs, join, printable
 from tbdiff.errors import Rejected
-from tbdiff.legacycommands import (
+from tbdiff.legacy.commands import (
     SECOND,
     ChangeDirectory,
     ChangeFile,

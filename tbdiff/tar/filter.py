@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tbdiff.errors import Rejected
 from tbdiff.payload import Readable
-from tbdiff.tarheader import BLOCK, is_header
+from tbdiff.tar.header import BLOCK, is_header
 
 STEP = 1 << 17
 # What `zstd --long` and `zstd --ultra -22` need; the decoder holds as much as the window of what it reads.

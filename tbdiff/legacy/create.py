@@ -12,9 +12,9 @@ from typing import BinaryIO
 from tbdiff.descent import Descent
 from tbdiff.entry import Entry, Kind, Listing, printable
 from tbdiff.errors import Failed, Rejected
-from tbdiff.legacycommands import EVERYTHING, SECOND, SIZE_MAX, START, Command, Delete, MakeFile, PatchFile, Stated
-from tbdiff.legacyencoding import END, encode
-from tbdiff.legacyplan import Send, steps
+from tbdiff.legacy.commands import EVERYTHING, SECOND, SIZE_MAX, START, Command, Delete, MakeFile, PatchFile, Stated
+from tbdiff.legacy.encoding import END, encode
+from tbdiff.legacy.plan import Send, steps
 from tbdiff.output import appearing, check_place
 from tbdiff.overlay import PLAIN_ROOT
 from tbdiff.tree import Progress, quiet, read_tree

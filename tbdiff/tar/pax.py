@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 from tbdiff import acl
 from tbdiff.entry import XATTR_NAME_MAX, XATTR_VALUE_MAX, Xattrs, printable
 from tbdiff.errors import Rejected
-from tbdiff.tarheader import within
+from tbdiff.tar.header import within
 
 SCHILY_XATTR = b"SCHILY.xattr."
 LIBARCHIVE_XATTR = b"LIBARCHIVE.xattr."

@@ -14,7 +14,7 @@ from tbdiff.descent import Descent
 from tbdiff.entry import Kind, Listing, join, printable
 from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.head import Head
-from tbdiff.legacycommands import (
+from tbdiff.legacy.commands import (
     ChangeDirectory,
     ChangeFile,
     Command,
@@ -29,9 +29,9 @@ from tbdiff.legacycommands import (
     PatchFile,
     SetXattrs,
 )
-from tbdiff.legacycontent import LegacyContents
-from tbdiff.legacytree import LegacyTree
-from tbdiff.legacywire import Fields, commands
+from tbdiff.legacy.content import LegacyContents
+from tbdiff.legacy.tree import LegacyTree
+from tbdiff.legacy.wire import Fields, commands
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.opened import OpenedImage, changing
 from tbdiff.rebuild import rebuild

@@ -1,0 +1,1 @@
+"""The original format, TBDIFFv0 of Baserock: read, applied within bounds, and written for its own deploy tool."""

@@ -1,0 +1,1 @@
+"""Tarballs and OCI image layouts as images, and images as tarballs."""
