@@ -20,6 +20,7 @@ COMMITTED = "committed"
 BAD = "bad"
 PIN = "pin"
 FAILED = "failed"
+EPOCH = "epoch"
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,13 @@ class Marks:
     """All marks.
 
     `good` is the deployment that was committed last, `deploying` the one that a run is about to make, `failed` the tree
-    that failed last, even when its deployment is gone.
+    that failed last, even when its deployment is gone, `epoch` the highest one that was ever committed.
     """
 
     good: str | None = None
     deploying: str | None = None
     failed: str | None = None
+    epoch: int = 0
     committed: Mapping[str, str] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
@@ -64,6 +66,7 @@ def read(directory: str) -> Marks:
         good=single.get(GOOD),
         deploying=single.get(DEPLOYING),
         failed=single.get(FAILED),
+        epoch=int(epoch) if (epoch := single.get(EPOCH, "")).isdecimal() else 0,
         committed=each[COMMITTED],
         bad=each[BAD],
         pinned=frozenset(each[PIN]),

@@ -151,6 +151,8 @@ def plan_commit(system: System, now: str) -> Plan:
     steps: list[Step] = [*booting.keep(system, pending.id, back), SetMark(f"{marks.COMMITTED}.{pending.id}", now)]
     if pending.id in system.marks.bad:
         steps.append(ClearMark(f"{marks.BAD}.{pending.id}"))
+    if pending.record is not None and pending.record.epoch > system.marks.epoch:
+        steps.append(SetMark(marks.EPOCH, str(pending.record.epoch)))
     steps += [SetMark(marks.GOOD, pending.id), *booting.drop_tries(system, pending), SyncFileSystem()]
     held = held_names(system)
     root = system.default_root
@@ -215,20 +217,29 @@ def refuse_other_devices(manifest: Manifest, offer: Offer) -> None:
 
 
 def refuse_downgrade(system: System, manifest: Manifest) -> None:
-    """Neither an older release nor a lower epoch than what was committed last."""
-    against = system.good or system.default
-    if against is None or against.record is None:
-        return
-    have, offered = against.record, manifest.target
-    if have.release and offered.release and release.compare(offered.release, have.release) < 0:
+    """Neither an older release than what was committed last, nor a lower epoch than was ever committed."""
+    offered, against = manifest.target, system.good or system.default
+    if offered.epoch < system.epoch:
         raise Rejected(
-            f"the image is release {offered.release}, older than {have.release} that is here; nothing was changed",
-            "If you mean it: --allow-downgrade",
-        )
-    if offered.epoch < have.epoch:
-        raise Rejected(
-            f"the image is of epoch {offered.epoch}, below {have.epoch} that was reached here; nothing was changed",
+            f"the image is of epoch {offered.epoch}, below {system.epoch} that was reached here; nothing was changed",
             "It was withdrawn, most likely for a security fault. If you mean it: --allow-downgrade",
+        )
+    if against is None or against.record is None:
+        raise Rejected(
+            f"the record of what was committed last is lost ({system.marks.good}), so the image may be older; "
+            "nothing was changed",
+            "If you know that it is not: --allow-downgrade",
+        )
+    have = against.record.release
+    if have and not offered.release:
+        raise Rejected(
+            f"the image names no release, so it may be older than {have} that is here; nothing was changed",
+            "Give it one (`--release` when it is made), or if you mean it: --allow-downgrade",
+        )
+    if have and offered.release and release.compare(offered.release, have) < 0:
+        raise Rejected(
+            f"the image is release {offered.release}, older than {have} that is here; nothing was changed",
+            "If you mean it: --allow-downgrade",
         )
 
 

@@ -50,6 +50,7 @@ def fields(system: System) -> dict[str, Any]:
         "staged": _id(system.staged),
         "trial": _id(system.trial),
         "committed": _id(system.good),
+        "epoch": system.epoch,
         "interrupted": interrupted(system),
         "reboot_needed": reboot_needed(system),
         "default_subvolume": system.default_id,

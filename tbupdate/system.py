@@ -171,6 +171,12 @@ class System:
         """The pending deployment, if it does not run yet."""
         return self.pending if self.trial is None else None
 
+    @property
+    def epoch(self) -> int:
+        """The highest epoch that was committed here: by the mark, and by what is known of all that was committed."""
+        known = (kept.record.epoch for kept in self.deployments if kept.record is not None and self.is_committed(kept))
+        return max(self.marks.epoch, *known, 0)
+
     def is_committed(self, deployment: Deployment) -> bool:
         """Whether it was committed at some time."""
         return deployment.id in self.marks.committed

@@ -326,3 +326,20 @@ def test_init_is_undone_and_done_again(dev: Device) -> None:
     dev("init", "--yes")
     dev("deploy", dev.image(None, dev.tree("v2"), "2.0"))
     dev("init", "--undo", "--yes", code=3)
+
+
+def test_an_epoch_is_never_forgotten(dev: Device) -> None:
+    first = dev.status()["default"]
+    withdrawn = dev.image(None, dev.tree("old"), "9.0")
+    dev("deploy", dev.image(None, dev.tree("one"), "1.0", epoch=3))
+    assert dev.status()["epoch"] == 0
+    dev("commit")
+    assert dev.status()["epoch"] == 3
+    dev("rollback", first)
+    assert "epoch" in dev.json("deploy", withdrawn, code=3)["error"]["message"]
+    for kept in dev.status()["deployments"]:
+        (dev.top / "tb-update" / kept["id"] / "record.json").write_text("")
+    assert "epoch" in dev.json("deploy", withdrawn, code=3)["error"]["message"]
+    later = dev.image(None, dev.tree("two"), "2.0", epoch=3)
+    assert "record" in dev.json("deploy", later, code=3)["error"]["message"]
+    dev("deploy", later, "--allow-downgrade")

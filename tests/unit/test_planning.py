@@ -85,6 +85,10 @@ def a_system(
     )
 
 
+def without_records(system: System) -> System:
+    return replace(system, deployments=tuple(replace(kept, record=None) for kept in system.deployments))
+
+
 def a_manifest(base: int | None = None, leads_to: int = 9, free: int = 0, **target: Any) -> Manifest:
     made = {"release": f"{leads_to}.0", "epoch": leads_to, "tree": tree(leads_to), "entries": 10} | target
     way = Way(target="0" * 64, base=tree(base) if base else None, chunks="0" * 64, free=free)
@@ -118,6 +122,11 @@ REJECTED: list[tuple[str, System, Manifest, dict[str, Any]]] = [
     ("runs on trial", a_system(good=1, committed=(1,), booted=2), a_manifest(), {}),
     ("older than", a_system(), a_manifest(leads_to=7, release="1.9"), {}),
     ("epoch", a_system(), a_manifest(epoch=1), {}),
+    ("epoch", a_system(good=1), a_manifest(epoch=1), {}),
+    ("epoch", a_system(epoch=4), a_manifest(epoch=3), {}),
+    ("epoch", without_records(a_system(epoch=4)), a_manifest(epoch=3), {}),
+    ("record", without_records(a_system()), a_manifest(), {}),
+    ("no release", a_system(), a_manifest(release=None), {}),
     ("is for pump", a_system(), a_manifest(device_types=("pump",)), {}),
     ("is for pump", a_system(), a_manifest(device_types=("pump",)), {"device_type": "valve"}),
     ("not enough space", a_system(), a_manifest(free=1 << 41), {}),
@@ -136,12 +145,21 @@ def test_deploy_rejects(words: str, system: System, manifest: Manifest, more: di
     assert refused.value.remedy
 
 
+def test_a_commit_raises_the_epoch_and_nothing_lowers_it() -> None:
+    staged = a_system(good=1, committed=(1,))
+    assert SetMark("epoch", "2") in planning.plan_commit(staged, NOW).steps
+    higher = a_system(good=1, committed=(1,), epoch=7)
+    assert "epoch" not in " ".join(map(str, planning.plan_commit(higher, NOW).steps))
+    planning.plan_deploy(staged, a_manifest(epoch=1, release="1.5"), an_offer())
+    planning.plan_deploy(without_records(a_system(epoch=4)), a_manifest(epoch=3), an_offer(allow_downgrade=True))
+
+
 def test_deploy_accepts() -> None:
     for manifest, more in (
         (a_manifest(device_types=("pump", "valve")), {"device_type": "valve"}),
         (a_manifest(release="1.0", epoch=0), {"allow_downgrade": True}),
         (a_manifest(release="2.0"), {}),
-        (a_manifest(release=None), {}),
+        (a_manifest(release=None), {"allow_downgrade": True}),
     ):
         planning.plan_deploy(a_system(), manifest, an_offer(**more))
 
