@@ -14,10 +14,14 @@ SPARE = (coming(CURRENT), coming(PREVIOUS))
 
 
 def held_names(system: System) -> dict[str, str]:
-    """Which deployment each root and each mirror is made from; empty where it is none that is kept."""
+    """Which deployment each root and each mirror is made from; empty where it is none that is kept.
+
+    What boots next is a root whatever somebody has named it.
+    """
     held = {}
     for name, subvolume in system.subvolumes.items():
-        if name == ROOT or name.endswith(KEPT_ROOT) or name in SHOWN + SPARE:
+        boots = subvolume.id == system.default_id and not subvolume.read_only
+        if boots or name == ROOT or name.endswith(KEPT_ROOT) or name in SHOWN + SPARE:
             deployment = system.made_from(subvolume)
             held[name] = deployment.id if deployment else ""
     return held
@@ -48,6 +52,8 @@ def settle(held: Mapping[str, str], default: str, back: str | None, used: frozen
     `held` says which deployment each name is made from. Subvolumes are only ever exchanged or renamed to free names, so
     that no name is missing at any time. Those in `used` (they run, or boot next) are never deleted.
     """
+    if default not in held:
+        return ()
     names = {name: _Held(of, name in used) for name, of in held.items()}
     deployment = held[default]
     steps = [*_settle_roots(names, default)]

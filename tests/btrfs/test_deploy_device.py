@@ -301,3 +301,26 @@ def test_rollback_makes_a_root_where_none_is_kept(btrfs: Path) -> None:
     rollback(btrfs)
     check_settled(btrfs)
     assert boots(btrfs) == "first"
+
+
+def test_a_root_that_somebody_renamed_is_given_its_name_again(btrfs: Path) -> None:
+    first = initialised(btrfs).marks.good
+    deploy(btrfs, TinyImage("second", "2.0"))
+    commit(btrfs)
+    (btrfs / "snapshots/root").rename(btrfs / "snapshots/moved")
+    assert planning.plan_rollback(survey(str(btrfs)), None, device.NOW, "test").deployment == first
+    device.repair(btrfs)
+    check_settled(btrfs)
+    rollback(btrfs)
+    assert boots(btrfs) == "first"
+    check_settled(btrfs)
+
+
+def test_a_deployment_itself_as_default_subvolume_is_no_reason_to_rename_it(btrfs: Path) -> None:
+    first = initialised(btrfs).marks.good
+    before = device.names(btrfs)
+    os.system(f"btrfs subvolume set-default {btrfs}/snapshots/{first}")
+    device.repair(btrfs)
+    assert device.names(btrfs) == before
+    rollback(btrfs, first)
+    check_settled(btrfs)
