@@ -10,7 +10,7 @@ from types import FrameType
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(BaseException):
+class Interrupted(KeyboardInterrupt):
     """The process was asked to end. Not an Exception: nothing but the cleaning up may catch it."""
 
     def __init__(self, number: int) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 import click
 
 from tbdiff import __version__, show
-from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.console import Program, safe
+from tbdiff.errors import Failed
 
 EPILOG = """\b
 Exit codes:
@@ -45,38 +45,27 @@ def _add_commands() -> None:
         cli.add_command(command)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Run one command, and end the process with its exit code."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(PROGRAM.main(run))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; the exit code."""
-    as_json = "--json" in arguments
-    try:
+
+    def command() -> object:
         _add_commands()
-        cli.main(arguments, prog_name="tbdiff", standalone_mode=False)
-        sys.stdout.flush()
-    except Stop as stop:
-        return _ended(stop, as_json)
-    except click.ClickException as error:
-        return _ended(Stop(error.format_message(), "See: tbdiff --help"), as_json, code=2)
-    except (KeyboardInterrupt, click.Abort):
-        return _ended(Failed("interrupted"), as_json)
-    except BrokenPipeError:
-        # Whoever read along has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _ended(Failed(f"{where}{error.strerror or error}"), as_json)
-    return 0
+        return cli.main(arguments, prog_name="tbdiff", standalone_mode=False)
+
+    return PROGRAM.run(command, as_json="--json" in arguments)
 
 
-def _ended(stop: Stop, as_json: bool, code: int | None = None) -> int:
-    kinds = {Failed: "failed", Rejected: "rejected", NothingToDo: "nothing-to-do", Stop: "usage"}
+def _report(kind: str, message: str, remedy: str, *, as_json: bool) -> None:
     if as_json:
-        error = {"kind": kinds[type(stop)], "message": str(stop), "remedy": stop.remedy}
+        error = {"kind": kind, "message": message, "remedy": remedy}
         click.echo(json.dumps({"format_version": show.FORMAT_VERSION, "error": error}, ensure_ascii=False))
-    click.echo(f"tbdiff: {stop}" + (f"\n{stop.remedy}" if stop.remedy else ""), err=True)
-    return stop.exit_code if code is None else code
+    for line in filter(None, (f"tbdiff: {message}", remedy)):
+        click.echo(safe(line), err=True)
+
+
+PROGRAM = Program("tbdiff", _report, Failed("interrupted"))

@@ -9,12 +9,11 @@ from typing import Any
 import click
 
 from tbdiff import __version__
-from tbdiff.errors import Failed, Stop
+from tbdiff.console import Program
+from tbdiff.errors import Failed
 from tbupdate.cli.options import everywhere
-from tbupdate.cli.terminal import print_error, print_stop
-from tbupdate.signals import Interrupted, interrupt_on_end
-
-USAGE = 2
+from tbupdate.cli.terminal import print_error
+from tbupdate.signals import interrupt_on_end
 
 EPILOG = """\b
 Exit codes:
@@ -59,32 +58,24 @@ def _add_commands() -> None:
         cli.add_command(command)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Run one command, and end the process with its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(run(arguments))
+    sys.exit(PROGRAM.main(run))
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; the exit code."""
     said: dict[str, Any] = {}
-    as_json = "--json" in arguments
     interrupt_on_end()
     if {"-v", "--verbose"} & set(arguments):
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="tb-update: %(message)s")
-    try:
+
+    def command() -> object:
         _add_commands()
-        ended = cli.main(arguments, prog_name="tb-update", standalone_mode=False, obj=said)
-    except Stop as stop:
-        print_stop(stop, as_json=as_json)
-        return stop.exit_code
-    except click.ClickException as error:
-        print_error("usage", error.format_message(), "See: tb-update --help", as_json=as_json)
-        return USAGE
-    except (Interrupted, KeyboardInterrupt, click.Abort):
-        print_error("failed", "interrupted; what was begun is cleared", "See: tb-update status", as_json=as_json)
-        return Failed.exit_code
-    except OSError as error:
-        print_error("failed", str(error), "See: tb-update doctor", as_json=as_json)
-        return Failed.exit_code
-    return ended if isinstance(ended, int) else 0
+        return cli.main(arguments, prog_name="tb-update", standalone_mode=False, obj=said)
+
+    return PROGRAM.run(command, as_json="--json" in arguments)
+
+
+INTERRUPTED = Failed("interrupted; what was begun is cleared", "See: tb-update status")
+PROGRAM = Program("tb-update", print_error, INTERRUPTED, "See: tb-update doctor")

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from tbdiff import progress
+from tbdiff.console import safe
 from tbdiff.errors import Rejected
 from tbdiff.signature import KeyRing
 from tbupdate import config, conversion, history, layout, lock, planning, upkeep
@@ -100,7 +101,7 @@ def rollback(deployment: str | None, *, reboot: bool, reason: str, dry_run: bool
     said = settings()
     with working(said) as site, looking(site) if dry_run else changing(site) as system:
         refuse_reboot_elsewhere(system, reboot)
-        plan = planning.plan_rollback(system, deployment, now(), reason)
+        plan = planning.plan_rollback(system, deployment, now(), safe(reason))
         if dry_run:
             print_plan(plan, as_json=said.json)
             return

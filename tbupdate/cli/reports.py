@@ -18,7 +18,7 @@ from tbupdate import config, health, history, mounts, planning, record, status
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
-from tbupdate.cli.terminal import colour, print_json, print_lines, print_table
+from tbupdate.cli.terminal import print_json, print_lines, print_marked, print_table
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
 from tbupdate.mirrors import SHOWN
 from tbupdate.system import Deployment
@@ -132,7 +132,7 @@ def show_history() -> None:
         head = (
             f"{shown.get('time', '?')}  {shown.get('event', '?'):9} {shown.get('id', '-')}  {shown.get('result', '?')}"
         )
-        click.echo(printable("  ".join([head, *said_more]).encode()))
+        print_lines(["  ".join([head, *said_more])])
         print_lines(f"    | {printable(str(one).encode())}" for one in event.get("log", ()))
 
 
@@ -149,8 +149,8 @@ def examine() -> None:
         print_json({"healthy": not problems, "findings": [vars(one) for one in found]})
     else:
         for one in found:
-            mark = colour("notice", "cyan") if one.notice else colour("problem", "red")
-            print_lines([f"{mark}: {one.problem}", f"    {one.remedy}"])
+            print_marked(*(("notice", "cyan") if one.notice else ("problem", "red")), one.problem)
+            print_lines([f"    {one.remedy}"])
         click.echo(f"{len(problems) or 'No'} problem{'' if len(problems) == 1 else 's'} found.")
     if problems:
         click.get_current_context().exit(Failed.exit_code)

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tbdiff.errors import Busy, NothingToDo, Rejected, Stop
+from tbdiff.console import safe
 from tbupdate.status import COLOURS, FORMAT_VERSION, fields, summary
 from tbupdate.steps import Plan
 from tbupdate.system import System
@@ -30,23 +30,29 @@ def print_json(shown: dict[str, Any]) -> None:
 
 def warn(text: str) -> None:
     """A warning on stderr."""
-    click.echo(f"{NAME}: warning: {text}", err=True)
+    click.echo(safe(f"{NAME}: warning: {text}"), err=True)
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Lines on stdout."""
     for line in lines:
-        click.echo(line)
+        click.echo(safe(line))
 
 
 def print_table(rows: Sequence[tuple[str, ...]], coloured: int) -> None:
     """Columns as wide as their widest cell; the column `coloured` holds states."""
+    rows = [tuple(map(safe, row)) for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         if row[coloured] in COLOURS:
             cells[coloured] = colour(cells[coloured], COLOURS[row[coloured]])
         click.echo("  ".join(cells).rstrip())
+
+
+def print_marked(mark: str, name: str, text: str) -> None:
+    """A line that begins with a coloured word."""
+    click.echo(f"{colour(mark, name)}: {safe(text)}")
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -69,18 +75,12 @@ def print_done(what: str, deployment: str | None, system: System, warnings: Sequ
     print_lines(summary(system))
 
 
-def print_stop(stop: Stop, *, as_json: bool) -> None:
-    """Why a command ended: in a sentence, and what to do next."""
-    kinds = {Rejected: "rejected", NothingToDo: "nothing-to-do", Busy: "busy"}
-    kind = next((word for family, word in kinds.items() if isinstance(stop, family)), "failed")
-    print_error(kind, str(stop), stop.remedy, as_json=as_json)
-
-
 def print_error(kind: str, message: str, remedy: str, *, as_json: bool) -> None:
     """An error of any kind."""
     if as_json:
         print_json({"error": {"kind": kind, "message": message, "remedy": remedy}})
     said = "" if kind in ("failed", "usage") else f"{kind.replace('-', ' ')}: "
-    click.echo(f"{NAME}: {said}{message.rstrip('.')}.", err=True)
+    end = "" if message.endswith("?") else "."
+    click.echo(safe(f"{NAME}: {said}{message.rstrip('.')}{end}"), err=True)
     if remedy:
-        click.echo(f"  {remedy}", err=True)
+        click.echo(safe(f"  {remedy}"), err=True)
