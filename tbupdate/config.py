@@ -16,6 +16,30 @@ PATH = Path("/etc/tb-update/config.toml")
 KEYS = Path("/etc/tb-update/keys")
 
 
+KEEP_MAX = 1000
+# The kinds of mistake, as pydantic calls them, for people; braces are filled in.
+_MISTAKES = {
+    "extra_forbidden": "is not a key that exists",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be one of {expected}",
+    "string_pattern_mismatch": "may hold letters, digits and . _ + ~ : @ - only, and begins with a letter or digit",
+    "path_type": 'must be a path, in quotes: "/etc/…"',
+    "string_type": "must be text, in quotes",
+    "model_type": "must be a table: [{key}]",
+    "value_error": "{error}",
+} | dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number, without quotes")
+_MISTAKES |= dict.fromkeys(("float_type", "float_parsing"), "must be a number, without quotes")
+_MISTAKES |= dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false, without quotes")
+
+
+def _named(path: Path) -> Path:
+    if path == Path():
+        raise ValueError("must name a directory")
+    return path
+
+
 class _Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +58,7 @@ class Boot(_Table):
 class Reserve(_Table):
     """`[space]`: the bytes that must stay free after a deploy."""
 
-    reserve: Annotated[int, pydantic.Field(ge=0)] = RESERVE
+    reserve: Annotated[int, pydantic.Field(ge=0, strict=True)] = RESERVE
 
 
 class Health(_Table):
@@ -49,9 +73,9 @@ class Health(_Table):
 class Config(_Table):
     """Everything that can be configured."""
 
-    keys: Path = KEYS
+    keys: Annotated[Path, pydantic.AfterValidator(_named)] = KEYS
     device_type: Word | None = None
-    keep: Annotated[int, pydantic.Field(ge=1)] = 5
+    keep: Annotated[int, pydantic.Field(ge=1, le=KEEP_MAX, strict=True)] = 5
     boot: Boot = Boot()
     health: Health = Health()
     space: Reserve = Reserve()
@@ -74,6 +98,6 @@ def load(path: Path | None) -> Config:
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
-        what = "is not a key that exists" if first["type"] == "extra_forbidden" else f"is not valid: {first['msg']}"
+        what = _MISTAKES.get(first["type"], "is not valid").format(key=key, **first.get("ctx", {}))
         known = ", ".join(Config.model_fields)
         raise Failed(f"{path or PATH}: {key} {what}", f"Known keys: {known}.") from None

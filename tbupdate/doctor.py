@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbdiff.entry import printable
-from tbupdate import layout, record, space, subvolumes
+from tbupdate import layout, record, space, subvolumes, trust
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.config import Config
@@ -33,29 +33,37 @@ class Finding:
     notice: bool = False
 
 
-def examine(site: Site, boot: str | None, config: Config, keys: int) -> list[Finding]:
+def examine(system: System, site: Site, boot: str | None, config: Config) -> list[Finding]:
     """Everything that is found, the gravest first."""
-    system, top = site.survey(), site.top
+    top = site.top
     if not system.initialised:
         begun = "was begun and interrupted" if system.marks.deploying else "is not there"
         return [Finding("layout", f"the layout {begun}", "Run: tb-update init")]
     found = [*_layout(system), *_records(system, top), *_options(top, boot, system), *_nested(system)]
-    found += _facilities(system, top, config, keys)
+    found += _facilities(system, top, config)
     found += _booting(system, site.chooser, boot)
     return sorted(found, key=lambda one: one.notice)
 
 
 def _layout(system: System) -> Iterator[Finding]:
     root = system.subvolumes.get(layout.ROOT)
-    if interrupted(system):
+    if system.busy:
+        yield Finding("busy", "a run is in progress", "Look again when it has ended.", notice=True)
+    elif interrupted(system):
         yield Finding(
             "interrupted", "a run was interrupted", "Any changing command repairs it, such as: tb-update prune"
         )
-    elif system.default is None or root is None or root.id != system.default_id:
+    elif root is None or root.id != system.default_id:
         yield Finding(
             "default",
             f"the default subvolume is {system.default_id}, not snapshots/root",
             "Run: btrfs subvolume set-default on snapshots/root, or tb-update rollback",
+        )
+    if root is not None and root.id == system.default_id and system.default is None:
+        yield Finding(
+            "default",
+            "the deployment that boots next is gone; its root is all that is left of it",
+            "Go to one that is kept, if there is one (tb-update rollback), or deploy a full image.",
         )
     for name in (*SHOWN, *(kept.id for kept in system.deployments)):
         subvolume = system.subvolumes.get(name)
@@ -65,7 +73,7 @@ def _layout(system: System) -> Iterator[Finding]:
                 f"snapshots/{name} is writable, so nobody knows what is in it",
                 f"Run `btrfs property set -ts DIRECTORY ro true` on it, then `tb-update verify {name}`",
             )
-    if system.good is None:
+    if system.good is None and system.default is not None:
         yield Finding(
             "committed",
             f"the deployment that was committed last, {system.marks.good}, is gone",
@@ -158,10 +166,16 @@ def _nested(system: System) -> Iterator[Finding]:
             )
 
 
-def _facilities(system: System, top: str, config: Config, keys: int) -> Iterator[Finding]:
-    if keys == 0:
+def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:
+    if os.statvfs(top).f_flag & os.ST_RDONLY:
+        yield Finding("read-only", "the file system is read-only: nothing can be deployed", "See `dmesg` for why.")
+    for fault in trust.faults(config.keys):
+        yield Finding("keys", str(fault).partition("; nothing")[0], fault.remedy)
+    if trust.count(config.keys) == 0:
         yield Finding(
-            "keys", f"no key is trusted: {config.keys} has no *.pub", "Put the public key of your builder there."
+            "keys",
+            f"no key is trusted: {config.keys} has no *.pub that can be",
+            "Put the public key of your builder there.",
         )
     known = space.identify(top)
     if known is not None and os.path.isdir(f"/sys/fs/btrfs/{space.dashed(known.fsid)}/qgroups"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 
 from tbdiff.errors import Busy
@@ -25,8 +26,27 @@ def hold(top: str, *, before_init: bool = False) -> Iterator[None]:
         yield
 
 
-def _lock(descriptor: int) -> None:
+def is_held(top: str) -> bool:
+    """Whether a run is in progress."""
+    descriptor = os.open(os.path.join(top, SNAPSHOTS), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Busy("another run is in progress; nothing was changed", "Wait for it to end, then try again.") from None
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _lock(descriptor: int) -> None:
+    for pause in (0.1, 0.2, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            # Whoever asks whether it is held has it for a moment.
+            if pause is None:
+                break
+            time.sleep(pause)
+        else:
+            return
+    raise Busy("another run is in progress; nothing was changed", "Wait for it to end, then try again.")

@@ -81,7 +81,7 @@ def _perform_afterwards(steps: tuple[Step, ...], site: Site) -> tuple[str, ...]:
         except OSError as error:
             return (
                 f"could not {step} ({error.strerror}). What was asked for is done; "
-                "the names in snapshots/ and the history follow with the next command that finds room.",
+                "the names in snapshots/ follow with the next command that finds room; the history may lack this.",
             )
     return ()
 
@@ -129,7 +129,7 @@ def do(step: Step, site: Site) -> None:
     log.info("%s", step)
     match step:
         case SyncFileSystem():
-            _sync(site.top)
+            sync(site.top)
         case SetMark(mark, value):
             marks.put(site.path(""), mark, value)
         case ClearMark(mark):
@@ -222,7 +222,8 @@ def _in_snapshots(site: Site, act: Callable[[int, str, str], None], one: str, ot
         os.close(directory)
 
 
-def _sync(top: str) -> None:
+def sync(top: str) -> None:
+    """Bring everything that was written to the file system to its disk."""
     descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syscalls.syncfs(descriptor)
@@ -270,7 +271,7 @@ def _write_record(known: record.Record, site: Site) -> None:
         raise Failed("the tree of the new deployment was not read")
     found = site.listing
     # Before anything is sealed it must be on the disk: what is still to be written would break the seal.
-    _sync(site.top)
+    sync(site.top)
     filled = known.model_copy(
         update={
             "tree": found.digest.hex(),

@@ -39,6 +39,10 @@ METADATA_PER_ENTRY = 1024
 METADATA_LEAST = 4 * MEBIBYTE
 
 
+class NoRoom(Rejected):
+    """The image does not fit on the disk."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """An image that was offered, beside its manifest, and the rules of this device."""
@@ -267,7 +271,7 @@ def refuse_without_space(system: System, manifest: Manifest, base: Deployment | 
     metadata = METADATA_LEAST + (0 if base else manifest.target.entries * METADATA_PER_ENTRY)
     for what, needed, free in (("space", need, system.space.data), ("metadata space", metadata, system.space.metadata)):
         if needed > free:
-            raise Rejected(
+            raise NoRoom(
                 f"not enough {what} on Btrfs: {size(needed)} needed, {size(free)} free; nothing was changed",
                 "Remove old deployments (tb-update prune, tb-update remove ID) or other data.",
             )
@@ -307,7 +311,9 @@ def find_way_back(system: System, target: str | None) -> Deployment:
     """The deployment that a rollback leads to: the one that was named, else the last good one, else `previous`."""
     if target is not None:
         return find(system, target)
-    if system.default is None or system.pending is not None:
+    if system.default is None:
+        there = system.get(way_back(system, "", system.marks.good))
+    elif system.pending is not None:
         there = system.good
     else:
         there = system.get(way_back(system, system.default.id, system.marks.good))

@@ -6,6 +6,7 @@ from typing import Any
 
 from tbdiff.show import size
 from tbupdate import layout
+from tbupdate.mirrors import way_back
 from tbupdate.system import Deployment, System
 from tbupdate.upkeep import plan_repair, protections
 
@@ -35,7 +36,7 @@ def state_of(system: System, kept: Deployment) -> str:
 
 def interrupted(system: System) -> bool:
     """Whether the next changing command has something to repair."""
-    return bool(plan_repair(system, "").every_step)
+    return not system.busy and bool(plan_repair(system, "").every_step)
 
 
 def fields(system: System) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def fields(system: System) -> dict[str, Any]:
         "trial": _id(system.trial),
         "committed": _id(system.good),
         "epoch": system.epoch,
+        "busy": system.busy,
         "interrupted": interrupted(system),
         "reboot_needed": reboot_needed(system),
         "default_subvolume": system.default_id,
@@ -130,12 +132,16 @@ def summary(system: System) -> list[str]:
 
 
 def _back(system: System) -> Deployment | None:
+    if system.default is None:
+        return system.get(way_back(system, "", system.marks.good))
     return system.good if system.pending is not None else system.previous
 
 
 def advice(system: System) -> list[str]:
     """What there is to do next."""
     lines = []
+    if system.busy:
+        lines.append("A run is in progress; this is how it stands now.")
     if interrupted(system):
         lines.append("A run was interrupted; the next command that changes something repairs what it left.")
     if system.default is None:

@@ -396,13 +396,14 @@ class Plan:
     `steps` must all be done, or what was begun is cleared again. `afterwards` follows when they are: names that mirror
     what `steps` settled, and the history. A file system too full for these holds nobody back; the next command does
     them.
-    `notes` are for the person who asked.
+    `notes` are for the person who asked; so is `done`, which is said when it is.
     """
 
     deployment: str | None
     steps: tuple[Step, ...]
     afterwards: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
 
     @property
     def every_step(self) -> tuple[Step, ...]:

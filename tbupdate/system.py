@@ -70,6 +70,7 @@ class System:
     """What the top level holds. Which one is which is read from Btrfs itself, never from a file that can go stale.
 
     Where a boot chooser is used, `boot` says which deployment boots next, and the default subvolume only follows it.
+    `busy` says that another run is in progress, for those who only look.
     `tries` are the tries that the hook in the initramfs has not taken yet, of those deployments that have a number.
 
     `booted_id` is the subvolume that runs as / from this file system; None where none does: an image of another system.
@@ -84,6 +85,7 @@ class System:
     records: frozenset[str] = frozenset()
     space: Space = field(default_factory=Space)
     has_snapshots: bool = False
+    busy: bool = False
     boot: Boot | None = None
     tries: Mapping[str, int] = field(default_factory=dict)
 

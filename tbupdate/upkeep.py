@@ -206,7 +206,8 @@ def plan_prune(system: System, keep: int, now: str) -> Plan:
         raise NothingToDo(f"no deployment is beyond the {keep} to keep")
     steps = [step for kept in gone for step in _removal(system, kept)]
     history = [AppendHistory(Event(now, "prune", kept.id)) for kept in gone]
-    return Plan(None, (*steps, *booting.collect(system), SyncFileSystem()), tuple(history))
+    said = tuple(f"{kept.id} is removed." for kept in gone)
+    return Plan(None, (*steps, *booting.collect(system), SyncFileSystem()), tuple(history), done=said)
 
 
 def plan_remove(system: System, named: str, now: str) -> Plan:
@@ -217,7 +218,8 @@ def plan_remove(system: System, named: str, now: str) -> Plan:
     if why is not None:
         raise Rejected(f"{kept.id} {why}; nothing was changed", "See: tb-update list")
     history = AppendHistory(Event(now, "remove", kept.id))
-    return Plan(kept.id, (*_removal(system, kept), *booting.collect(system), SyncFileSystem()), (history,))
+    steps = (*_removal(system, kept), *booting.collect(system), SyncFileSystem())
+    return Plan(kept.id, steps, (history,), done=(f"{kept.id} is removed.",))
 
 
 def plan_pin(system: System, named: str, on: bool, now: str) -> Plan:
@@ -229,7 +231,8 @@ def plan_pin(system: System, named: str, on: bool, now: str) -> Plan:
     mark = f"{marks.PIN}.{kept.id}"
     step: Step = SetMark(mark, now) if on else ClearMark(mark)
     history = AppendHistory(Event(now, "pin" if on else "unpin", kept.id))
-    return Plan(kept.id, (step, SyncFileSystem()), (history,))
+    said = f"{kept.id} is {'pinned' if on else 'no longer pinned'}."
+    return Plan(kept.id, (step, SyncFileSystem()), (history,), done=(said,))
 
 
 def _removal(system: System, kept: Deployment) -> list[Step]:

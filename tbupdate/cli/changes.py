@@ -13,8 +13,7 @@ import click
 from tbdiff import progress
 from tbdiff.console import safe
 from tbdiff.errors import Rejected
-from tbdiff.signature import KeyRing
-from tbupdate import config, conversion, history, layout, lock, planning, upkeep
+from tbupdate import config, conversion, history, layout, lock, planning, trust, upkeep
 from tbupdate.cli.conduct import (
     carry_out,
     changing,
@@ -29,7 +28,7 @@ from tbupdate.cli.conduct import (
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import require_chooser, working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
-from tbupdate.perform import perform
+from tbupdate.perform import perform, sync
 from tbupdate.record import Record
 
 
@@ -59,7 +58,7 @@ def deploy(
 
     said = settings()
     rules = config.load(said.config)
-    keys = KeyRing.load(rules.keys)
+    keys = trust.load(rules.keys)
     with (
         open_image(image, keys, unsigned_ok=allow_unsigned, signature=signature, delta=delta) as opened,
         working(said, rules) as site,
@@ -78,7 +77,12 @@ def deploy(
             allow_downgrade=allow_downgrade,
             again=again,
         )
-        plan = planning.plan_deploy(system, opened.manifest, offer)
+        try:
+            plan = planning.plan_deploy(system, opened.manifest, offer)
+        except planning.NoRoom:
+            # What was removed a moment ago is free only when that is on the disk.
+            sync(site.top)
+            plan = planning.plan_deploy(site.survey(), opened.manifest, offer)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return

@@ -7,13 +7,15 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbupdate import lock, planning, upkeep
 from tbupdate.cli.options import Settings
-from tbupdate.cli.terminal import print_done, warn
+from tbupdate.cli.terminal import print_done, print_lines, warn
 from tbupdate.perform import perform
 from tbupdate.site import Site
+from tbupdate.status import interrupted
 from tbupdate.steps import Plan
 from tbupdate.system import System
 
@@ -22,6 +24,16 @@ from tbupdate.system import System
 def looking(site: Site) -> Iterator[System]:
     """The system, for those who only look."""
     yield site.survey()
+
+
+def glance(site: Site) -> System:
+    """The system, and whether what is unfinished in it is being worked on."""
+    system = site.survey()
+    if not interrupted(system):
+        return system
+    busy = lock.is_held(site.top)
+    # The run may have ended between the two looks.
+    return replace(system if busy else site.survey(), busy=busy)
 
 
 @contextlib.contextmanager
@@ -51,6 +63,8 @@ def carry_out(what: str, plan: Plan, site: Site, said: Settings) -> None:
     """Perform a plan, and say how it ended."""
     remark(plan)
     warnings = perform(plan, site, now())
+    if not said.json:
+        print_lines(plan.done)
     print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)
 
 

@@ -9,17 +9,17 @@ import click
 
 from tbdiff import progress
 from tbdiff.changes import changes
-from tbdiff.entry import Listing, printable
+from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.show import change_json, line
-from tbdiff.signature import KeyRing
 from tbdiff.tree import read_tree
 from tbupdate import config, health, history, mounts, planning, record, status
 from tbupdate import doctor as diagnosis
+from tbupdate.cli.conduct import glance
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines, print_marked, print_table
-from tbupdate.layout import HISTORY, SNAPSHOTS, STATE
+from tbupdate.layout import HISTORY, ROOT, SNAPSHOTS, STATE
 from tbupdate.mirrors import SHOWN
 from tbupdate.system import Deployment
 
@@ -30,7 +30,7 @@ def show_status() -> None:
     """Say what runs, what boots next, and what there is to do."""
     said = settings()
     with working(said) as site:
-        system = site.survey()
+        system = glance(site)
     results = health.kept() if system.booted_id is not None else []
     if said.json:
         print_json(status.fields(system) | {"health": health.fields(results)})
@@ -63,8 +63,8 @@ def verify(deployment: str) -> None:
         system, top = site.survey(), site.top
         planning.require_layout(system)
         kept = planning.find(system, deployment)
-        # `current` and `previous` are snapshots of their own, and can be spoiled on their own.
-        name = deployment if deployment in SHOWN else kept.id
+        # `root`, `current` and `previous` are snapshots of their own, and can be spoiled on their own.
+        name = deployment if deployment in (*SHOWN, ROOT) else kept.id
         known = _listing(top, kept)
         found = read_tree(Path(top, SNAPSHOTS, name), progress=report)
     whole = found.digest == known.digest
@@ -88,7 +88,9 @@ def verify(deployment: str) -> None:
             click.get_current_context().exit(Failed.exit_code)
         raise Failed(
             f"{SNAPSHOTS}/{name} is not what was deployed: {len(differences)} entries differ",
-            "Somebody changed it, or the disk did: go to another deployment with `tb-update rollback ID`.",
+            "These are the local changes."
+            if name == ROOT
+            else "Somebody changed it, or the disk did: go to another deployment with `tb-update rollback ID`.",
         )
 
 
@@ -133,7 +135,7 @@ def show_history() -> None:
             f"{shown.get('time', '?')}  {shown.get('event', '?'):9} {shown.get('id', '-')}  {shown.get('result', '?')}"
         )
         print_lines(["  ".join([head, *said_more])])
-        print_lines(f"    | {printable(str(one).encode())}" for one in event.get("log", ()))
+        print_lines(f"    | {one}" for one in event.get("log", ()))
 
 
 @click.command("doctor")
@@ -143,7 +145,7 @@ def examine() -> None:
     said = settings()
     rules = config.load(said.config)
     with working(said, rules) as site:
-        found = diagnosis.examine(site, said.boot, rules, len(KeyRing.load(rules.keys)))
+        found = diagnosis.examine(glance(site), site, said.boot, rules)
     problems = [one for one in found if not one.notice]
     if said.json:
         print_json({"healthy": not problems, "findings": [vars(one) for one in found]})

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tbdiff.errors import Failed
-from tbupdate import config, fstab, history, layout, marks, mounts
+from tbdiff.errors import Failed, Rejected
+from tbdiff.signature import create_key
+from tbupdate import config, fstab, history, layout, marks, mounts, trust
 from tbupdate.history import Event
 
 
@@ -26,7 +27,18 @@ def test_config_defaults_and_values(tmp_path: Path) -> None:
         ("kep = 3", "kep"),
         ("[boot]\nchoser = 'none'", "boot.choser"),
         ("[boot]\nchooser = 'lilo'", "boot.chooser"),
-        ("keep = 0", "keep"),
+        ("keep = 0", "keep must be at least 1"),
+        ("keep = '5'", "keep must be a whole number"),
+        ("keep = 1e26", "keep must be a whole number"),
+        ("keep = 10000", "keep must be at most"),
+        ("keys = ''", "keys must name a directory"),
+        ("keys = '.'", "keys must name a directory"),
+        ("keys = 3", "keys must be a path"),
+        ("boot = 3", "boot must be a table"),
+        ("device_type = 'a b'", "device_type may hold letters"),
+        ("[health]\ncommit = 'perhaps'", "health.commit must be true or false"),
+        ("[health]\nlimit = 0", "health.limit must be more than 0"),
+        ("[boot]\nchooser = 3", "boot.chooser must be one of"),
         ("keep = 'many'", "keep"),
         ("keep =", "TOML"),
     ],
@@ -122,3 +134,29 @@ def test_a_table_is_never_written_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "tree/etc/fstab").symlink_to(outside)
     fstab.free(str(tmp_path / "tree"))
     assert "subvol=@" in outside.read_text()
+
+
+def test_keys_that_others_could_have_put_there_are_not_trusted(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    (keys / "delivery").mkdir(parents=True)
+    create_key(tmp_path / "a")
+    for place in (keys / "a.pub", keys / "delivery/b.pub"):
+        place.write_bytes((tmp_path / "a.pub").read_bytes())
+    assert len(trust.load(keys)) == trust.count(keys) == 1
+    for place in (keys, keys / "delivery", keys / "a.pub", keys / "delivery/b.pub"):
+        kept = place.stat().st_mode
+        for mode, owner in ((kept | 0o020, 0), (kept | 0o002, 0), (kept, 1000)):
+            place.chmod(mode)
+            os.chown(place, owner, 0)
+            with pytest.raises(Rejected, match="can be changed by others") as refused:
+                trust.load(keys)
+            assert str(place) in refused.value.remedy
+            assert len(trust.faults(keys)) == 1
+        place.chmod(kept)
+        os.chown(place, 0, 0)
+    (keys / "c.pub").write_text("junk")
+    (keys / "d.pub").write_text("junk")
+    assert [fault.remedy != "" for fault in trust.faults(keys)] == [True, True]
+    assert trust.count(keys) == 1
+    with pytest.raises(Rejected, match="nothing was changed"):
+        trust.load(keys)
