@@ -104,9 +104,9 @@ install:
 	    find bin -mindepth 1 ! -name 'python*' ! -name 'tbdiff*' ! -name tb-update -delete && \
 	    if [ -n '$(DESTDIR)' ]; then sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' bin/tb* pyvenv.cfg; fi
 	@# Isolated: what runs as root takes no modules from PYTHON* variables, the current directory, or a home.
-	@sed -i -e '1s|^#!.*/python[0-9.]*$$|& -I|' -e '2s|^\(.*exec. [^ ]*/python[0-9.]*\) |\1 -I |' \
+	@sed -i -e '1s|^#!.*/python[0-9.]*$$|& -I|' -e '2s|^\(.*exec. [^ ]*/python[0-9.]*"\?\) |\1 -I |' \
 	    '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* && \
-	    test "$$(head -n 2 '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* | grep -c -- '/python[0-9.]* -I')" = $(words $(PROGRAMS))
+	    test "$$(head -n 2 '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* | grep -c -- '/python[0-9.]*"\? -I')" = $(words $(PROGRAMS))
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	@# Where each generator of an initramfs looks, whatever PREFIX is.
 	install -D boot-hooks/boot '$(DESTDIR)$(SHARE)/tb-update/boot'

@@ -1,0 +1,35 @@
+"""The installed programs, as `make install` leaves them: isolated from the environment they are started in."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.console import REPOSITORY
+
+HOSTILE = "open({!r}, 'w').close()\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["short", "long-" + "x" * 120])
+def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name: str) -> None:
+    """With the long name pip starts the program by a shell, as a kernel takes no line that long."""
+    prefix, elsewhere = tmp_path / name, tmp_path / "elsewhere"
+    places = [f"PREFIX={prefix}", f"SHARE={prefix}/share", f"UNITS={prefix}/units"]
+    subprocess.run(["make", "--silent", "install", *places], cwd=REPOSITORY, check=True, capture_output=True)
+    elsewhere.mkdir()
+    for module in ("sitecustomize.py", "click.py"):
+        (elsewhere / module).write_text(HOSTILE.format(str(tmp_path / "ran")))
+    for program, arguments in (("tb-update", ["--version"]), ("tbdiff", ["--version"]), ("tbdiff-deploy", ["--help"])):
+        done = subprocess.run(
+            [prefix / "bin" / program, *arguments],
+            cwd=elsewhere,
+            env=os.environ | {"PYTHONPATH": str(elsewhere)},
+            capture_output=True,
+        )
+        assert b"Traceback" not in done.stderr
+        assert program == "tbdiff-deploy" or done.returncode == 0
+    assert not (tmp_path / "ran").exists()
