@@ -16,7 +16,7 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, grub-common, lz4, parted, qemu-system-x86, qemu-utils
+            busybox, dosfstools, grub-common, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils
 PYTHONS  := tbdiff tbupdate tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
@@ -113,6 +113,10 @@ install:
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
 	install -D boot-hooks/initramfs-tools/scripts/local-premount/tb-update \
 	    '$(DESTDIR)$(SHARE)/initramfs-tools/scripts/local-premount/tb-update'
+	install -D -t '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' boot-hooks/dracut/module-setup.sh boot-hooks/dracut/tb-update.sh
+	install -d '$(DESTDIR)/etc/init.d'
+	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/init.d/tb-update >'$(DESTDIR)/etc/init.d/tb-update'
+	chmod 755 '$(DESTDIR)/etc/init.d/tb-update'
 	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants'
 	@for unit in health commit rollback; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit.service" \
@@ -125,7 +129,7 @@ install:
 uninstall:
 	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
 	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
-	rm -rf '$(DESTDIR)$(SHARE)/tb-update'
+	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update'
 	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 

@@ -103,6 +103,8 @@ class Device:
 
     def boots(self, block: str = "choice") -> str:
         """What the loader boots, by its own reading of the disk: a whole kernel set and a root of the same system."""
+        if self.chooser.name == "systemd-boot":
+            return self._boots_first_seen(block)
         suffix = ".cfg" if self.chooser.name == "grub" else ".conf"
         text = self._read(f"tb-update/{block}")
         if self.chooser.name == "grub":
@@ -112,7 +114,20 @@ class Device:
             labels = re.findall(r"^DEFAULT tb-(\S+)$", text, re.MULTILINE)
             chosen = labels[-1].removesuffix("-trial")
             assert f"INCLUDE /tb-update/entries/{chosen}.conf" in text
-        entry = self._read(f"tb-update/entries/{chosen}{suffix}")
+        return self._boots_entry(chosen, self._read(f"tb-update/entries/{chosen}{suffix}"))
+
+    def _boots_first_seen(self, block: str) -> str:
+        """What systemd-boot takes first (`back`: what it takes when there are no tries left)."""
+        found = []
+        for path in (self.boot / "loader/entries").glob("tb-update-*.conf"):
+            spent = "+0" in path.name or (block == "back" and "+" in path.name)
+            found.append((not spent, path.name, path.read_text()))
+        _, _, text = max(found)
+        chosen = re.search(r"^options .*tb\.id=(\S+)", text, re.MULTILINE)
+        assert chosen is not None
+        return self._boots_entry(chosen[1], text)
+
+    def _boots_entry(self, chosen: str, entry: str) -> str:
         assert f"tb.id={chosen}" in entry
         kernels = re.search(r"(k-[0-9a-f]+)/vmlinuz", entry)
         assert kernels is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tbdiff.errors import Rejected
-from tbupdate.boot import extlinux, grub, place
+from tbupdate.boot import extlinux, grub, place, systemd_boot
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.inplace import InPlace
 
@@ -50,4 +50,6 @@ def found(directory: str) -> list[Chooser]:
         present.append(InPlace(directory, grub.Grub()))
     if extlinux.configuration(directory):
         present.append(InPlace(directory, extlinux.Extlinux()))
+    if systemd_boot.is_used(directory):
+        present.append(systemd_boot.SystemdBoot(directory))
     return present

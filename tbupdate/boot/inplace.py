@@ -139,8 +139,7 @@ class InPlace:
         place.flush(self.directory)
 
     def note(self) -> str:
-        block = place.read_block(self._path(NOTE)) or b""
-        return "".join(c for c in block.decode("ascii", "replace").strip() if c.isprintable())
+        return place.read_text(self._path(NOTE))
 
     def clear_note(self) -> None:
         if self.note():

@@ -70,6 +70,12 @@ def read_block(path: str) -> bytes | None:
     return content if len(content) == BLOCK else None
 
 
+def read_text(path: str) -> str:
+    """What a block says, without what it is filled up with."""
+    block = read_block(path) or b""
+    return "".join(c for c in block.decode("ascii", "replace").strip() if c.isprintable())
+
+
 def make_block(path: str, content: bytes) -> None:
     """A block where there was none: allocated, and with its final size."""
     if read_block(path) is None:
@@ -100,7 +106,11 @@ def write_new(path: str, content: bytes, mode: int = 0o644, owner: tuple[int, in
     with open(path + ".partial", "wb") as file:
         if owner != (0, 0):
             os.fchown(file.fileno(), *owner)
-        os.fchmod(file.fileno(), mode)
+        try:
+            os.fchmod(file.fileno(), mode)
+        except PermissionError:
+            # FAT has the modes that it was mounted with.
+            pass
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

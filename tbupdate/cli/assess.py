@@ -18,15 +18,19 @@ from tbupdate.site import Site
 @click.option("--passed", "then", flag_value="passed", help="The boot is complete: commit what is on trial.")
 @click.option("--failed", "then", flag_value="failed", help="It will never be: leave what is on trial, and reboot.")
 @click.option("--ends", "then", flag_value="ends", help="A clean shutdown: what is on trial gets its try back.")
+@click.option("--decide", "then", flag_value="decide", help="Run the checks; then as with --passed or --failed.")
 @everywhere
 def assess(then: str | None) -> None:
     """Run the checks in required.d and wanted.d, and say how they end; the options are for the units of the system."""
     said = settings()
     rules = config.load(said.config)
     with working(said, rules) as site:
-        if then is None:
-            _check(site, rules.health, as_json=said.json)
-            return
+        if then in (None, "decide"):
+            why = _check(site, rules.health, as_json=said.json)
+            if then is None:
+                _end(why, as_json=said.json)
+                return
+            then = "passed" if why is None else "failed"
         with changing(site) as system:
             if system.trial is None:
                 raise NothingToDo("nothing is on trial")
@@ -46,7 +50,8 @@ def assess(then: str | None) -> None:
     restart(True)
 
 
-def _check(site: Site, rules: config.Health, *, as_json: bool) -> None:
+def _check(site: Site, rules: config.Health, *, as_json: bool) -> str | None:
+    """Run and show all checks; why the system is not well, if it is not."""
     if site.survey().initialised:
         # What boot loader and hook did by themselves is written down now, not with the next deploy.
         with changing(site) as system:
@@ -59,6 +64,10 @@ def _check(site: Site, rules: config.Health, *, as_json: bool) -> None:
     else:
         print_lines(one.line for one in results)
         print_lines([f"{len(results) or 'No'} check{'' if len(results) == 1 else 's'} ran."])
+    return why
+
+
+def _end(why: str | None, *, as_json: bool) -> None:
     if why is not None:
         if as_json:
             click.get_current_context().exit(Failed.exit_code)

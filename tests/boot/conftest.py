@@ -45,6 +45,28 @@ def extlinux_machine(extlinux_disk: Golden, tmp_path: Path) -> Iterator[Machine]
         yield made
 
 
+@pytest.fixture(scope="package")
+def efi_disk(grub_disk: Golden) -> Iterator[Golden]:
+    """A disk that boots by systemd-boot."""
+    with _folder() as folder:
+        yield disk.with_systemd_boot(grub_disk, folder)
+
+
+@pytest.fixture
+def efi_machine(efi_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
+    """The same with UEFI and systemd-boot."""
+    variables = tmp_path / "variables"
+    shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", variables)
+    flash = "if=pflash,format=raw,unit"
+    with _machine(
+        efi_disk,
+        tmp_path,
+        *("-drive", f"{flash}=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"),
+        *("-drive", f"{flash}=1,file={variables}"),
+    ) as made:
+        yield made
+
+
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     # Disks are sparse files of gigabytes: not on a /tmp that is memory.
@@ -56,9 +78,9 @@ def _folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _machine(golden: Golden, folder: Path) -> Iterator[Machine]:
+def _machine(golden: Golden, folder: Path, *more: str) -> Iterator[Machine]:
     image = golden.image.with_name("disk.img")
     subprocess.run(["cp", "--sparse=always", "--reflink=auto", golden.image, image], check=True)
-    with Machine(folder, image) as made:
+    with Machine(folder, image, *more) as made:
         yield made
     image.unlink()

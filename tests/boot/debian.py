@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,8 @@ def base() -> Path:
             suite = dict(
                 line.strip().split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
             )["VERSION_CODENAME"]
+            # What a run left that was ended in the middle.
+            shutil.rmtree(tree.with_suffix(".partial"), ignore_errors=True)
             run(
                 "mmdebstrap",
                 "--mode=root",
@@ -105,7 +108,7 @@ def build(tree: Path) -> tuple[str, str]:
     (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (tree / "etc/tb-version").write_text("v1\n")
     (tree / "etc/fstab").write_text(
-        "LABEL=system / btrfs noatime 0 0\nLABEL=boot /boot ext4 noatime 0 0\n"
+        "LABEL=system / btrfs noatime 0 0\nLABEL=boot /boot auto noatime 0 0\n"
         "LABEL=system /data btrfs noatime,subvol=@data 0 0\n"
     )
     (tree / "data").mkdir()
@@ -144,3 +147,25 @@ def keep_kernel(tree: Path, wanted: str, other: str) -> None:
         if other in name.name:
             name.unlink()
     assert (tree / f"boot/vmlinuz-{wanted}").exists()
+
+
+def dracut_initrd(tree: Path, version: str, out: Path) -> None:
+    """An initrd of that system's, made by dracut, which its packages do not bring: initramfs-tools is in its place."""
+    unpack(tree, "dracut-core", "cpio")
+    with chroot(tree) as inside:
+        drivers = "virtio_pci virtio_blk virtio_console btrfs ext4"
+        inside(
+            *("dracut", "--quiet", "--force", "--no-hostonly", "--no-compress", "--add-drivers", drivers),
+            *("--kver", version, "/initrd.dracut"),
+        )
+    shutil.move(tree / "initrd.dracut", out)
+
+
+def unpack(tree: Path, *packages: str) -> None:
+    """The files of packages that are not installed."""
+    folder = Path(tempfile.mkdtemp(dir=tree))
+    folder.chmod(0o755)
+    run("apt-get", "-o", "APT::Sandbox::User=root", "download", *packages, cwd=folder)
+    for package in folder.iterdir():
+        run("dpkg", "-x", package, tree)
+    shutil.rmtree(folder)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tbdiff.create import Label, create_image
 from tbdiff.signature import create_key
+from tbupdate.boot import place
 from tests import loops
 from tests.boot import debian
 from tests.boot.debian import run
@@ -185,4 +186,41 @@ def with_extlinux(golden: Golden, folder: Path) -> Golden:
         config = folder / "config.toml"
         config.write_text(golden.image.with_name("config.toml").read_text().replace('"grub"', '"extlinux"'))
         _init(top, boot, config)
+    return Golden(image, golden.kernels)
+
+
+def with_systemd_boot(golden: Golden, folder: Path) -> Golden:
+    """The same system on a GPT disk whose /boot is the EFI partition, with systemd-boot.
+
+    It is put together on the ext4 that is there and copied then: not every kernel that tests run on has FAT.
+    """
+    image, fat, files = folder / "efi.img", folder / "fat.img", folder / "files"
+    run("cp", "--sparse=always", "--reflink=auto", golden.image, image)
+    with partitions(image, folder) as (boot, top):
+        for name in ("grub", "tb-update"):
+            shutil.rmtree(boot / name)
+        (boot / "loader/entries").mkdir(parents=True)
+        (boot / "loader/loader.conf").write_text("timeout 0\n")
+        config = folder / "config.toml"
+        config.write_text(golden.image.with_name("config.toml").read_text().replace('"grub"', '"systemd-boot"'))
+        _init(top, boot, config)
+        old = place.uuid_of(str(boot))
+        (folder / "unpacked").mkdir()
+        debian.unpack(folder / "unpacked", "systemd-boot-efi")
+        (boot / "EFI/BOOT").mkdir(parents=True)
+        loader = folder / "unpacked/usr/lib/systemd/boot/efi/systemd-bootx64.efi"
+        shutil.copy(loader, boot / "EFI/BOOT/BOOTX64.EFI")
+        shutil.copytree(boot, files, ignore=shutil.ignore_patterns("lost+found"))
+    with fat.open("wb") as file:
+        file.truncate(BOOT_SIZE)
+    run("mkfs.vfat", "-F", "32", "-n", "boot", "-i", "0123abcd", fat)
+    for entry in (files / "loader/entries").iterdir():
+        entry.write_text(entry.read_text().replace(old, "0123-ABCD"))
+    run("mcopy", "-s", "-i", fat, *sorted(files.iterdir()), "::")
+    run("truncate", "-s", "+1M", image)
+    run(
+        *("parted", "-s", image, "mklabel", "gpt", "mkpart", "boot", "fat32", "1MiB", "257MiB"),
+        *("mkpart", "system", "btrfs", "257MiB", f"{SIZE - 1}B", "set", "1", "esp", "on"),
+    )
+    run("dd", f"if={fat}", f"of={image}", f"seek={BOOT_AT // MIB}", "bs=1M", "conv=notrunc")
     return Golden(image, golden.kernels)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from typing import Any
 
 import pytest
 
-from tests.boot import disk
+from tbupdate.boot import initrd
+from tests.boot import debian, disk
+from tests.boot.debian import run
 from tests.boot.disk import Golden
 from tests.boot.machine import Machine
 
@@ -111,8 +115,12 @@ def test_a_clean_reboot_before_the_commit_costs_no_try(machine: Machine, grub_di
     assert status(machine)["boot"]["tries"] == 2
     assert machine.reboot() == "v2"
     assert status(machine)["boot"]["tries"] == 2
-    machine.run("tb-update commit")
-    assert status(machine)["boot"]["tries"] is None
+    # Without systemd the init script decides.
+    machine.run(
+        "sed -i '/^commit/d' /etc/tb-update/config.toml; mkdir /run/none; "
+        "unshare -m sh -c 'mount --bind /run/none /run/systemd; /etc/init.d/tb-update start'"
+    )
+    machine.run("until tb-update status --json | grep -q '\"tries\": null'; do sleep 1; done")
 
 
 def test_extlinux_boots_a_good_update_and_the_hook_leaves_one_that_hangs(
@@ -139,3 +147,43 @@ def test_extlinux_boots_a_good_update_and_the_hook_leaves_one_that_hangs(
     assert machine.reboot() == "v2"
     assert machine.run("uname -r").strip() == newer
     assert status(machine)["boot"]["trial"] is None
+
+
+def test_the_hook_works_in_an_initrd_of_dracut(machine: Machine, grub_disk: Golden) -> None:
+    """Something else is the default subvolume; the hook brings what the boot entry names."""
+    with disk.partitions(machine.disk, machine.disk.parent) as (boot, top):
+        scratch = top / "work/dracut"
+        run("btrfs", "subvolume", "snapshot", top / "snapshots/current", scratch)
+        (kernels,) = (boot / "tb-update").glob("k-*")
+        debian.dracut_initrd(scratch, grub_disk.kernels[0], machine.folder / "initrd")
+        assert initrd.has_hook(io.BytesIO((machine.folder / "initrd").read_bytes()))
+        shutil.copy(machine.folder / "initrd", kernels / "initrd")
+        run("btrfs", "subvolume", "set-default", scratch)
+    machine.start()
+    assert machine.settle() == "v1"
+    assert "snapshots/root" in machine.run("btrfs subvolume show /")
+    assert "is the default subvolume now" in machine.run("dmesg")
+    assert status(machine)["booted"] == status(machine)["committed"]
+
+
+def test_systemd_boot_gives_up_what_panics_and_boots_a_good_update(efi_machine: Machine, efi_disk: Golden) -> None:
+    machine, (older, newer) = efi_machine, efi_disk.kernels
+    machine.start()
+    assert machine.settle() == "v1"
+    assert machine.run("uname -r").strip() == older
+    left = json.loads(machine.run("tb-update deploy --json /data/panic.tbdiff"))["staged"]
+    machine.ask("systemctl reboot")
+    machine.wait_end()
+    for _ in range(3):
+        machine.start()
+        machine.expect("Kernel panic")
+        machine.wait_end()
+    machine.start()
+    came_back(machine, efi_disk, left, "the initramfs was never reached")
+    machine.run("tb-update deploy --allow-downgrade /data/good.tbdiff")
+    assert machine.reboot() == "v2"
+    assert machine.run("uname -r").strip() == newer
+    said = status(machine)
+    assert said["committed"] == said["booted"]
+    assert said["boot"]["trial"] is None
+    assert "+" not in machine.run("ls /boot/loader/entries")

@@ -16,7 +16,7 @@ from tbupdate.boot import finder
 from tbupdate.boot.chooser import Choice, Chooser, Entry
 from tests import bootpart
 
-LOADERS = ("grub", "extlinux")
+LOADERS = ("grub", "extlinux", "systemd-boot")
 ONE, TWO, THREE = "1.0-000001", "2.0-000002", "3.0-000003"
 
 
@@ -31,6 +31,9 @@ class Part:
         found = bootpart.as_loader(self.image, path)
         assert found is not None, path
         return found.decode()
+
+
+IN_PLACE = pytest.mark.parametrize("part", ["grub", "extlinux"], indirect=True)
 
 
 @pytest.fixture(params=LOADERS)
@@ -73,11 +76,13 @@ def test_what_was_written_is_read_again(part: Part) -> None:
     for choice in (Choice(ONE, TWO, 3, ONE), Choice(ONE, TWO, 0, ONE), Choice(TWO, back=ONE), Choice(ONE)):
         chooser.choose(choice)
         assert chooser.choice() == choice
+    chooser.choose(Choice(ONE))
     chooser.forget(TWO)
     chooser.forget(TWO)
     assert chooser.entries() == {ONE: entry(ONE)}
 
 
+@IN_PLACE
 def test_the_loader_sees_each_step_when_it_returns(part: Part) -> None:
     chooser = ready(part)
     assert TWO in part.read(f"tb-update/entries/{TWO}{'.cfg' if chooser.name == 'grub' else '.conf'}")
@@ -88,6 +93,7 @@ def test_the_loader_sees_each_step_when_it_returns(part: Part) -> None:
     assert ONE in part.read("tb-update/back")
 
 
+@IN_PLACE
 def test_the_choice_never_moves_and_never_changes_its_length(part: Part) -> None:
     chooser = ready(part)
     places = set()
@@ -104,6 +110,7 @@ def test_the_choice_never_moves_and_never_changes_its_length(part: Part) -> None
     assert len(places) == 1
 
 
+@IN_PLACE
 def test_the_longest_ids_fit(part: Part) -> None:
     chooser = ready(part)
     long = [c * 80 + "-000001" for c in "abc"]
@@ -111,6 +118,7 @@ def test_the_longest_ids_fit(part: Part) -> None:
     assert chooser.choice() == Choice(long[0], long[1], 9, long[2])
 
 
+@IN_PLACE
 def test_what_others_wrote_stays(part: Part) -> None:
     path = part.directory / ("grub/custom.cfg" if part.chooser.name == "grub" else "extlinux/extlinux.conf")
     os.chown(path, 3, 4)
@@ -135,6 +143,7 @@ def test_it_can_all_be_taken_back(part: Part) -> None:
     part.chooser.take_down()
 
 
+@IN_PLACE
 def test_a_damaged_choice_is_said_and_not_guessed(part: Part) -> None:
     chooser = ready(part)
     (part.directory / "tb-update/choice").write_bytes(b"#" * 1024)
@@ -145,6 +154,7 @@ def test_a_damaged_choice_is_said_and_not_guessed(part: Part) -> None:
     assert chooser.choice() == Choice(ONE)
 
 
+@IN_PLACE
 def test_the_hook_can_go_back_with_one_block(part: Part) -> None:
     """What the hook does: it puts `back` over `choice`, and leaves a note."""
     chooser = ready(part)
@@ -188,3 +198,70 @@ def test_the_chooser_is_found_or_none(part: Part, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="file system of its own"):
         finder.find_chooser("grub", str(tmp_path), running=False)
     assert finder.find_chooser("auto", None, running=False) is None
+
+
+# --- systemd-boot -----------------------------------------------------------------------------------------------------
+
+SYSTEMD_BOOT = pytest.mark.parametrize("part", ["systemd-boot"], indirect=True)
+
+
+def first_seen(part: Part) -> str:
+    """What systemd-boot takes: tries left first, then our sort-key, then the highest version."""
+    found = []
+    for path in (part.directory / "loader/entries").glob("*.conf"):
+        text = path.read_text()
+        key = re.search(r"^sort-key (.*)$", text, re.MULTILINE)
+        version = re.search(r"^version (\d+)$", text, re.MULTILINE)
+        spent = "+0" in path.name
+        order = (spent, key is None, key[1] if key else "", -int(version[1]) if version else 0)
+        found.append((order, re.search(r"^options .*tb\.id=(\S+)", text, re.MULTILINE)))
+    best = min(found, key=lambda one: one[0])[1]
+    return best[1] if best else "somebody else's"
+
+
+@SYSTEMD_BOOT
+def test_systemd_boot_takes_what_was_chosen(part: Part) -> None:
+    chooser = part.chooser
+    assert first_seen(part) == "somebody else's"
+    ready(part)
+    chooser.add(entry(THREE))
+    assert first_seen(part) == ONE
+    for choice, takes in (
+        (Choice(ONE, TWO, 3, ONE), TWO),
+        (Choice(TWO, back=ONE), TWO),
+        (Choice(TWO, THREE, 2, TWO), THREE),
+        (Choice(TWO, back=ONE), TWO),
+        (Choice(ONE, back=TWO), ONE),
+        (Choice(THREE, ONE, 1, THREE), ONE),
+        (Choice(THREE), THREE),
+    ):
+        chooser.choose(choice)
+        assert first_seen(part) == takes
+        assert chooser.choice() == choice
+        assert set(chooser.entries()) == {ONE, TWO, THREE}
+
+
+@SYSTEMD_BOOT
+def test_what_systemd_boot_counts_is_read(part: Part) -> None:
+    chooser = ready(part)
+    chooser.choose(Choice(ONE, TWO, 3, ONE))
+    (counted,) = (part.directory / "loader/entries").glob("*+3.conf")
+    spent = counted.rename(counted.with_name(counted.name.replace("+3", "+2-1")))
+    assert chooser.choice() == Choice(ONE, TWO, 2, ONE)
+    gone = spent.rename(spent.with_name(spent.name.replace("+2-1", "+0-3")))
+    assert chooser.choice() == Choice(ONE, TWO, 0, ONE)
+    assert first_seen(part) == ONE
+    # What systemd-bless-boot does.
+    gone.rename(gone.with_name(gone.name.replace("+0-3", "")))
+    assert first_seen(part) == TWO
+    choice = chooser.choice()
+    assert choice is not None
+    assert choice.default == TWO
+
+
+@SYSTEMD_BOOT
+def test_a_fixed_default_of_systemd_boot_is_refused(part: Part) -> None:
+    (part.directory / "loader/loader.conf").write_text("timeout 3\ndefault debian.conf\n")
+    part.chooser.add(entry(ONE))
+    with pytest.raises(Rejected, match="names a default"):
+        part.chooser.set_up(Choice(ONE))

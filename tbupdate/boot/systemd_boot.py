@@ -1,0 +1,198 @@
+"""systemd-boot: it takes the first of the entries that it sees, and counts the tries in their file names itself.
+
+Entries (BLS, type 1) are `loader/entries/tb-update-NUMBER-ID+LEFT-DONE.conf`. The one with the highest number comes
+first, while it has tries left; an entry whose name ends in `.off` is not seen. The switch is one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tbdiff.errors import Failed, Rejected
+from tbupdate.boot import place
+from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry, parse_entry
+
+ENTRIES = "loader/entries"
+NOTE = "note"
+_NAME = re.compile(
+    r"tb-update-(?P<number>\d{6})-(?P<id>[A-Za-z0-9._-]+?)(?P<count>\+(?P<left>\d+)(-\d+)?)?\.(?P<end>conf|off)"
+)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """An entry's file, by its name."""
+
+    file: str
+    number: int
+    deployment: str
+    left: int | None
+    seen: bool
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """As systemd-boot sorts: what has no tries left comes last."""
+        return (self.left != 0, self.number)
+
+
+COVERAGE = Coverage(
+    True, "systemd-boot counts the tries before it starts a kernel, so even one that dies at once is given up"
+)
+
+
+@dataclass(frozen=True)
+class SystemdBoot:
+    """systemd-boot with its files on the partition that is mounted at `directory`."""
+
+    directory: str
+    name: str = "systemd-boot"
+    coverage: Coverage = COVERAGE
+
+    @property
+    def _entries(self) -> str:
+        return os.path.join(self.directory, ENTRIES)
+
+    def _named(self) -> list[_Named]:
+        """Our entries' files, the one that is taken first in front."""
+        found = []
+        for file in os.listdir(self._entries) if os.path.isdir(self._entries) else ():
+            said = _NAME.fullmatch(file)
+            if said is not None:
+                left = int(said["left"]) if said["left"] is not None else None
+                found.append(_Named(file, int(said["number"]), said["id"], left, said["end"] == "conf"))
+        return sorted(found, key=lambda one: one.order, reverse=True)
+
+    def choice(self) -> Choice | None:
+        seen = [one for one in self._named() if one.seen]
+        if not seen:
+            return None
+        trial = next((one for one in seen if one.left is not None), None)
+        plain = [one.deployment for one in seen if one.left is None]
+        if not plain:
+            raise Failed(
+                f"{self._entries} has no entry without a counter: nobody knows what boots when the tries are used up",
+                "Rename the entry that is good, so that its name has no + in it.",
+            )
+        if trial is None or trial.left is None or trial.number < max(one.number for one in seen):
+            return Choice(plain[0], back=next(iter(plain[1:]), None))
+        return Choice(plain[0], trial.deployment, trial.left, plain[0])
+
+    def entries(self) -> Mapping[str, Entry]:
+        found: dict[str, Entry] = {}
+        for one in self._named():
+            with open(os.path.join(self._entries, one.file), encoding="utf-8", errors="replace") as file:
+                entry = parse_entry(file.readline())
+            if entry is not None and entry.deployment == one.deployment:
+                found.setdefault(one.deployment, entry)
+        return found
+
+    def add(self, entry: Entry) -> None:
+        if self.entries().get(entry.deployment) != entry:
+            self._write(entry)
+
+    def _write(self, entry: Entry) -> _Named:
+        """A new file that is not seen yet, with a number above all others."""
+        os.makedirs(self._entries, exist_ok=True)
+        number = max((one.number for one in self._named()), default=0) + 1
+        file = f"tb-update-{number:06}-{entry.deployment}.off"
+        lines = [
+            entry.to_line(),
+            f"title {entry.title}",
+            "sort-key 00-tb-update",
+            f"version {number}",
+            f"linux /{OURS}/{entry.kernels}/vmlinuz",
+        ]
+        if entry.initrd:
+            lines.append(f"initrd /{OURS}/{entry.kernels}/initrd")
+        if entry.devicetree:
+            lines.append(f"devicetree /{OURS}/{entry.kernels}/{entry.devicetree}")
+        text = "\n".join([*lines, f"options {entry.options}", ""])
+        place.write_new(os.path.join(self._entries, file), text.encode("ascii", "replace"))
+        place.flush(self.directory)
+        return _Named(file, number, entry.deployment, None, False)
+
+    def choose(self, choice: Choice) -> None:
+        wanted = [choice.trial, choice.default, choice.back]
+        if self.choice() != choice:
+            if choice.trial is not None:
+                self._show(choice.default, None)
+            self._raise(wanted[0] or choice.default, wanted)
+            self._show(wanted[0] or choice.default, choice.tries if choice.trial is not None else None)
+            if choice.back is not None and choice.back in self.entries():
+                self._show(choice.back, None)
+        for one in self._named():
+            same = [other for other in self._named() if other.deployment == one.deployment and other.seen]
+            if same and one != same[0]:
+                # An older file of the same deployment.
+                os.unlink(os.path.join(self._entries, one.file))
+            elif one.seen and one.deployment not in wanted:
+                self._rename(one, f"tb-update-{one.number:06}-{one.deployment}.off")
+        place.flush(self.directory)
+
+    def _file(self, deployment: str) -> _Named:
+        there = [one for one in self._named() if one.deployment == deployment]
+        if not there:
+            raise Failed(f"{deployment} has no boot entry", "Deploy it again, or go to another one.")
+        return max(there, key=lambda one: one.number)
+
+    def _raise(self, deployment: str, wanted: list[str | None]) -> None:
+        """Let an entry stand above all that is seen or will be, before it is seen itself."""
+        above = self._file(deployment).number
+        if any(one.number > above and (one.seen or one.deployment in wanted) for one in self._named()):
+            self._write(self.entries()[deployment])
+
+    def _show(self, deployment: str, left: int | None) -> None:
+        """Let an entry be seen, with a counter or without, by one rename."""
+        there = self._file(deployment)
+        count = "" if left is None else f"+{left}"
+        self._rename(there, f"tb-update-{there.number:06}-{deployment}{count}.conf")
+
+    def _rename(self, one: _Named, to: str) -> None:
+        if one.file != to:
+            os.rename(os.path.join(self._entries, one.file), os.path.join(self._entries, to))
+            place.flush(self.directory)
+
+    def forget(self, deployment: str) -> None:
+        gone = [one for one in self._named() if one.deployment == deployment]
+        for one in gone:
+            os.unlink(os.path.join(self._entries, one.file))
+        if gone:
+            place.flush(self.directory)
+
+    def set_up(self, choice: Choice) -> None:
+        loader = os.path.join(self.directory, "loader/loader.conf")
+        if os.path.isfile(loader):
+            with open(loader, errors="replace") as file:
+                if re.search(r"^default\s", file.read(), re.MULTILINE):
+                    raise Rejected(
+                        f"{loader} names a default, which would be taken however often it fails; nothing was changed",
+                        "Remove that line, then try again.",
+                    )
+        os.makedirs(os.path.join(self.directory, OURS), exist_ok=True)
+        place.make_block(os.path.join(self.directory, OURS, NOTE), b"\n" * place.BLOCK)
+        self.choose(choice)
+
+    def take_down(self) -> None:
+        for one in self._named():
+            os.unlink(os.path.join(self._entries, one.file))
+        place.flush(self.directory)
+        shutil.rmtree(os.path.join(self.directory, OURS), ignore_errors=True)
+        place.flush(self.directory)
+
+    def note(self) -> str:
+        return place.read_text(os.path.join(self.directory, OURS, NOTE))
+
+    def clear_note(self) -> None:
+        if self.note():
+            place.write_block(os.path.join(self.directory, OURS, NOTE), b"\n" * place.BLOCK)
+
+
+def is_used(directory: str) -> bool:
+    """Whether systemd-boot has its files on a partition."""
+    return os.path.isfile(os.path.join(directory, "loader/loader.conf")) or os.path.isfile(
+        os.path.join(directory, "EFI/systemd/systemd-bootx64.efi")
+    )
