@@ -110,7 +110,8 @@ class SystemdBoot:
             lines.append(f"initrd /{OURS}/{entry.kernels}/initrd")
         if entry.devicetree:
             lines.append(f"devicetree /{OURS}/{entry.kernels}/{entry.devicetree}")
-        text = "\n".join([*lines, f"options {entry.options}", ""])
+        # Its name says whether it is on trial, its content cannot: a panic is always to become the next start.
+        text = "\n".join([*lines, f"options {entry.options} panic=10", ""])
         place.write_new(os.path.join(self._entries, file), text.encode("ascii", "replace"))
         place.flush(self.directory)
         return _Named(file, number, entry.deployment, None, False)
