@@ -101,8 +101,10 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     return Plan(new, prepare + switch, afterwards, tuple(notes))
 
 
-def plan_rollback(system: System, target: str | None, now: str, reason: str, log: tuple[str, ...] = ()) -> Plan:
-    """Another kept deployment becomes what boots next; one that was never committed is marked as bad.
+def plan_rollback(
+    system: System, target: str | None, now: str, reason: str, log: tuple[str, ...] = (), *, bad: bool = False
+) -> Plan:
+    """Another kept deployment becomes what boots next; one that was never committed (or is `bad`) is marked as bad.
 
     `log` is the end of the log of the boot that failed, for the history.
     """
@@ -112,8 +114,9 @@ def plan_rollback(system: System, target: str | None, now: str, reason: str, log
         raise NothingToDo(f"{there.id} is what boots next already")
 
     steps: list[Step] = []
-    if system.pending is not None:
-        steps += booting.mark_bad(system.pending, reason)
+    left = system.pending or (here if bad else None)
+    if left is not None:
+        steps += booting.mark_bad(left, reason)
     held = held_names(system)
     if there.roots:
         root = there.roots[0].name

@@ -97,15 +97,16 @@ def deploy(
 @click.command()
 @click.argument("deployment", metavar="[ID]", required=False)
 @click.option("--reboot", is_flag=True, help="Reboot into it at once.")
+@click.option("--bad", is_flag=True, help="What is left is bad, even if it was committed: do not install it again.")
 @click.option("--reason", default="rolled back", help="Why, for the history and the list.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @everywhere
-def rollback(deployment: str | None, *, reboot: bool, reason: str, dry_run: bool) -> None:
+def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, dry_run: bool) -> None:
     """Go back to the previous deployment, or to the kept deployment ID."""
     said = settings()
     with working(said) as site, looking(site) if dry_run else changing(site) as system:
         refuse_reboot_elsewhere(system, reboot)
-        plan = planning.plan_rollback(system, deployment, now(), safe(reason))
+        plan = planning.plan_rollback(system, deployment, now(), safe(reason), bad=bad)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return

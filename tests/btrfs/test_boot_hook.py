@@ -248,3 +248,15 @@ def test_on_a_full_disk_tries_are_spent_and_it_goes_back(booting: Booting) -> No
     assert booting.choice() == Choice(booting.old)
     booting.run(booting.old)
     assert (booting.default, booting.restarted) == ("first", False)
+
+
+def test_where_the_loader_counts_the_hook_only_starts_anew_and_not_for_ever(booting: Booting) -> None:
+    for name in ("choice", "back"):
+        (booting.boot / "tb-update" / name).unlink()
+    (root_of(booting) / "usr/lib/systemd/systemd").unlink()
+    for left in (1, 0):
+        booting.run(booting.new, code=-9)
+        assert (booting.restarted, booting.tries()) == (True, left)
+    assert booting.chooser.note() == f"{booting.new}: it has no init"
+    assert "nothing to go back to" in booting.run(booting.new, code=9)
+    assert not booting.restarted

@@ -204,6 +204,21 @@ def test_rollback_needs_no_new_name_before_the_switch() -> None:
     assert not kinds(plan.steps, MakeSnapshot, MakeSubvolume, Rename, Exchange)
 
 
+def test_a_committed_deployment_can_be_left_as_bad() -> None:
+    plan = planning.plan_rollback(a_system(), None, NOW, "it leaks", bad=True)
+    marked = {step.mark: step.value for step in plan.steps if isinstance(step, SetMark)}
+    assert marked[f"bad.{identity(2)}"] == "it leaks"
+    assert marked["failed"].startswith(tree(2))
+    assert not any(
+        step.mark.startswith("bad.")
+        for step in planning.plan_rollback(a_system(), None, NOW, "test").steps
+        if isinstance(step, SetMark)
+    )
+    left = replace(a_system(default=1, good=1), marks=replace(a_system(good=1).marks, failed=f"{tree(2)} x: it leaks"))
+    with pytest.raises(Rejected, match="it leaks"):
+        planning.plan_deploy(left, a_manifest(leads_to=2), an_offer())
+
+
 @pytest.mark.parametrize(
     ("system", "error"),
     [
