@@ -121,6 +121,7 @@ install:
 	@for unit in health commit rollback; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit.service" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit.service"; done
+	install -D -m644 boot-hooks/systemd/watchdog.conf '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	ln -sfn ../tb-update-health.service '$(DESTDIR)$(UNITS)/boot-complete.target.requires/tb-update-health.service'
 	ln -sfn ../tb-update-commit.service '$(DESTDIR)$(UNITS)/multi-user.target.wants/tb-update-commit.service'
 	@for program in $(PROGRAMS); do \
@@ -129,7 +130,8 @@ install:
 uninstall:
 	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
 	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
-	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update'
+	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
+	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 

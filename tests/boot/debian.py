@@ -167,5 +167,7 @@ def unpack(tree: Path, *packages: str) -> None:
     folder.chmod(0o755)
     run("apt-get", "-o", "APT::Sandbox::User=root", "download", *packages, cwd=folder)
     for package in folder.iterdir():
-        run("dpkg", "-x", package, tree)
+        # Not `dpkg -x`: that would make directories of the links /bin and /lib.
+        packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
+        subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", tree], input=packed, check=True)
     shutil.rmtree(folder)

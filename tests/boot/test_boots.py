@@ -41,6 +41,7 @@ def test_a_good_update_and_back_by_hand(machine: Machine, grub_disk: Golden) -> 
     machine.start()
     assert machine.settle() == "v1"
     assert machine.run("uname -r").strip() == older
+    assert machine.run("systemctl show --property RuntimeWatchdogUSec --value").strip() == "1min"
     first = status(machine)
     assert first["booted"] == first["default"] == first["committed"]
     machine.run("echo mine >/data/mine")
