@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate import layout
-from tbupdate.boot import initrd, kernel, kernelsets
+from tbupdate.boot import generator, initrd, kernel, kernelsets
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.kernel import BootFiles, Overrides, opened
 from tbupdate.site import Site
@@ -36,10 +37,7 @@ def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each ste
         case RequireBootable(name, overrides, installed):
             _require_bootable(site, name, overrides, installed)
         case PutKernel(deployment, overrides, installed):
-            tree, found = _find(site, deployment, overrides, installed)
-            chooser = _chooser(site)
-            kernels = kernelsets.put(chooser.directory, tree, found.named, _used(chooser))
-            site.kernels = (kernels, frozenset(found.named))
+            _put_kernel(site, *_find(site, deployment, overrides, installed))
         case AddEntry():
             if site.kernels is None:
                 raise Failed("there is no kernel for the boot entry")
@@ -81,20 +79,33 @@ def _find(site: Site, name: str, overrides: Overrides, installed: bool) -> tuple
     return tree, kernel.find(tree, overrides)
 
 
+def _put_kernel(site: Site, tree: str, found: BootFiles) -> None:
+    chooser = _chooser(site)
+    files = {name: (tree, path) for name, path in found.named.items()}
+    with contextlib.ExitStack() as held:
+        if found.initrd is None:
+            made = held.enter_context(generator.made(tree, found.version))
+            _require_hook(made, "initrd", found.version)
+            files["initrd"] = (made, "initrd")
+        site.kernels = (kernelsets.put(chooser.directory, files, _used(chooser)), frozenset(files))
+
+
+def _require_hook(tree: str, path: str, version: str) -> None:
+    with opened(tree) as root, kernel.read(root, path) as file:
+        if not initrd.has_hook(file):
+            raise Rejected(
+                f"the initrd of kernel {version} does not contain tb-update's hook; nothing was changed",
+                "Install tb-update in that system and make its initrd again (update-initramfs -u).",
+            )
+
+
 def _require_bootable(site: Site, name: str, overrides: Overrides, installed: bool) -> None:
     kernel.require_init(site.path(name))
     tree, found = _find(site, name, overrides, installed)
-    if found.initrd is None:
-        raise Rejected(
-            f"the system has no initrd for its kernel {found.version}; nothing was changed",
-            "Make one in it (update-initramfs -c -k VERSION) before the image is made.",
-        )
-    with opened(tree) as root, kernel.read(root, found.initrd) as file:
-        if not initrd.has_hook(file):
-            raise Rejected(
-                f"the initrd of kernel {found.version} does not contain tb-update's hook; nothing was changed",
-                "Install tb-update in that system and make its initrd again (update-initramfs -u).",
-            )
+    if found.initrd is not None:
+        _require_hook(tree, found.initrd, found.version)
+    elif generator.find_tool(tree) is None:
+        raise generator.no_initrd(found.version)
 
 
 def _make_tries(site: Site, deployment: str, count: int) -> None:

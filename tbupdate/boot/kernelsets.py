@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 
 from tbdiff.errors import Rejected
 from tbdiff.show import size
-from tbupdate import syscalls
 from tbupdate.boot import place
 from tbupdate.boot.chooser import OURS
-from tbupdate.boot.kernel import opened
+from tbupdate.boot.kernel import opened, read
 
 PREFIX = "k-"
 PARTIAL = ".partial"
@@ -20,22 +19,24 @@ RESERVE = 1 << 20
 _CHUNK = 1 << 20
 
 
-def put(boot: str, tree: str, files: Mapping[str, str], used: Iterable[str]) -> str:
-    """Bring files of a tree (name in the set -> path in the tree) to /boot as one set; return its name.
+# A tree, and a path in it that does not lead out of it.
+Place = tuple[str, str]
+
+
+def put(boot: str, files: Mapping[str, Place], used: Iterable[str]) -> str:
+    """Bring files (name in the set -> where it is) to /boot as one set; return its name.
 
     Sets that are not in `used` make room for it. Nothing is written unless all of it fits.
     """
-    ours = os.path.join(boot, OURS)
-    with opened(tree) as root:
-        name, total = _digest(root, files)
-        final = os.path.join(ours, name)
-        if os.path.isdir(final):
-            return name
-        collect(boot, used)
-        _refuse_without_space(boot, total, len(files))
-        unfinished = final + PARTIAL
-        for each, path in sorted(files.items()):
-            _copy(root, path, os.path.join(unfinished, each))
+    name, total = digest(files)
+    final = os.path.join(boot, OURS, name)
+    if os.path.isdir(final):
+        return name
+    collect(boot, used)
+    _refuse_without_space(boot, total, len(files))
+    unfinished = final + PARTIAL
+    for each, where in sorted(files.items()):
+        _copy(where, os.path.join(unfinished, each))
     os.rename(unfinished, final)
     place.flush(boot)
     return name
@@ -68,12 +69,12 @@ def _refuse_without_space(boot: str, total: int, count: int) -> None:
         )
 
 
-def _digest(root: int, files: Mapping[str, str]) -> tuple[str, int]:
+def digest(files: Mapping[str, Place]) -> tuple[str, int]:
     """The name of the set that the files make, and their size."""
     whole, total = hashlib.sha256(), 0
-    for each, path in sorted(files.items()):
+    for each, (tree, path) in sorted(files.items()):
         content = hashlib.sha256()
-        with open(syscalls.open_inside(root, path), "rb", buffering=0) as file:
+        with opened(tree) as root, read(root, path) as file:
             while part := file.read(_CHUNK):
                 content.update(part)
                 total += len(part)
@@ -81,9 +82,10 @@ def _digest(root: int, files: Mapping[str, str]) -> tuple[str, int]:
     return PREFIX + whole.hexdigest()[:32], total
 
 
-def _copy(root: int, path: str, to: str) -> None:
+def _copy(where: Place, to: str) -> None:
+    tree, path = where
     os.makedirs(os.path.dirname(to), exist_ok=True)
-    with open(syscalls.open_inside(root, path), "rb") as source, open(to, "wb") as target:
+    with opened(tree) as root, read(root, path) as source, open(to, "wb") as target:
         shutil.copyfileobj(source, target, _CHUNK)
         target.flush()
         os.fsync(target.fileno())

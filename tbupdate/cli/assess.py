@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tbdiff.errors import Failed, NothingToDo
+from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbupdate import config, health, planning
 from tbupdate.cli.conduct import carry_out, changing, now, restart, retain
 from tbupdate.cli.options import everywhere, settings
@@ -25,6 +25,8 @@ def assess(then: str | None) -> None:
     said = settings()
     rules = config.load(said.config)
     with working(said, rules) as site:
+        if said.top is not None:
+            raise Rejected("checks are for the running system, and this is another one; nothing was changed")
         if then in (None, "decide"):
             why = _check(site, rules.health, as_json=said.json)
             if then is None:

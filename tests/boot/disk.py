@@ -120,16 +120,19 @@ def _make_images(folder: Path, top: Path, tree: Path, older: str, newer: str) ->
     debian.keep_kernel(tree, newer, older)
     _image(folder, top, current, tree, "good", "2.0")
 
-    # It comes up, but what it is for does not work.
+    # It comes up - with an initrd that is made when it is deployed - but what it is for does not work.
+    initrd = tree / f"boot/initrd.img-{newer}"
+    shutil.move(initrd, folder / "initrd")
     check = tree / "usr/lib/tb-update/required.d/10-application"
     check.parent.mkdir(parents=True)
     check.write_text("#!/bin/sh\necho it does not answer\nexit 1\n")
     check.chmod(0o755)
     _image(folder, top, current, tree, "sick", "2.2")
     shutil.rmtree(tree / "usr/lib/tb-update")
+    shutil.move(folder / "initrd", initrd)
 
     # An initrd that has nothing to start: the kernel panics before anything of ours runs.
-    (tree / f"boot/initrd.img-{newer}").write_bytes(archive("usr/lib/tb-update/boot"))
+    initrd.write_bytes(archive("usr/lib/tb-update/boot"))
     _image(folder, top, current, tree, "panic", "2.1")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Failed, NothingToDo, Rejected
-from tbupdate import conversion, upkeep
+from tbupdate import conversion, doctor, status, upkeep
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.inplace import InPlace
+from tbupdate.config import Config
 from tbupdate.steps import Plan
 from tests import bootable, bootpart, device, rig
 from tests.bootable import Device
@@ -115,6 +118,39 @@ def spoiled(*commands: Callable[[Path], None]) -> TinyImage:
     return TinyImage("spoiled", "2.0", failure=dress)
 
 
+def without_initrd(tree: Path, tool: str) -> None:
+    """A system that has no initrd, but a tool; and enough of this machine's programs to run it."""
+    (tree / "boot/initrd.img-6.1.0-2").unlink()
+    for directory in ("proc", "sys", "dev", "run", "tmp", "var/tmp", "bin"):
+        (tree / directory).mkdir(parents=True, exist_ok=True)
+    busybox = shutil.which("busybox") or ""
+    shutil.copy(busybox, tree / "bin/busybox")
+    needed = subprocess.run(["ldd", busybox], capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+)", needed):
+        (tree / library[1:]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, tree / library[1:])
+    (tree / "bin/sh").symlink_to("busybox")
+    (tree / "usr/sbin/mkinitramfs").write_text(f"#!/bin/sh\n{tool}\n")
+    (tree / "usr/sbin/mkinitramfs").chmod(0o755)
+
+
+def test_an_initrd_is_made_where_the_system_has_none(dev: Device) -> None:
+    def dress(tree: Path) -> None:
+        bootable.bootable("6.1.0-2")(tree)
+        # What the tool leaves behind elsewhere is not seen in the system.
+        tool = 'echo x >/tmp/x; echo x >/run/x; echo x >/var/tmp/x; test "$3" = 6.1.0-2 && busybox cp /made "$2"'
+        without_initrd(tree, tool)
+        (tree / "made").write_bytes(bootable.INITRD + b"6.1.0-2")
+
+    image = TinyImage("bare", "2.0", failure=dress)
+    second = dev.deploy(image)
+    kernels = dev.chooser.entries()[second].kernels
+    assert (dev.boot / "tb-update" / kernels / "initrd").read_bytes() == bootable.INITRD + b"6.1.0-2"
+    assert dev.boots() == "bare"
+    assert not list((dev.top / "snapshots" / second / "tmp").iterdir())
+    settled(dev)
+
+
 REJECTED = [
     ("no kernel that fits", lambda tree: (tree / "boot/vmlinuz-6.1.0-2").unlink()),
     ("no kernel that fits", lambda tree: (tree / "boot/vmlinuz-6.1.0-2").rename(tree / "boot/vmlinuz-6.1.0-3")),
@@ -122,6 +158,9 @@ REJECTED = [
     ("no initrd", lambda tree: (tree / "boot/initrd.img-6.1.0-2").unlink()),
     ("no init$", lambda tree: (tree / "usr/sbin/init").unlink()),
     ("no init$", lambda tree: (tree / "usr/sbin/init").chmod(0o644)),
+    ("could not make an initrd.*: no room", lambda tree: without_initrd(tree, "echo no room >&2; exit 1")),
+    ("could not make an initrd", lambda tree: without_initrd(tree, "exit 0")),
+    ("is damaged", lambda tree: without_initrd(tree, 'printf 07070100000000 >"$2"')),
     ("does not contain", lambda tree: (tree / "boot/initrd.img-6.1.0-2").write_bytes(bootable.archive("init"))),
     ("unknown way", lambda tree: (tree / "boot/initrd.img-6.1.0-2").write_bytes(b"not an initrd")),
     ("is damaged", lambda tree: (tree / "boot/initrd.img-6.1.0-2").write_bytes(b"\x1f\x8b\x08\0" + b"x" * 99)),
@@ -207,6 +246,44 @@ def test_a_trial_that_the_hook_gave_up(dev: Device) -> None:
     events = [line for line in (dev.top / "tb-update/history.jsonl").read_text().splitlines() if "fallback" in line]
     assert len(events) == 1
     assert "it has no init" in events[0]
+
+
+# --- doctor and status ------------------------------------------------------------------------------------------------
+
+
+def findings(dev: Device) -> dict[str, doctor.Finding]:
+    return {one.name: one for one in doctor.examine(dev.site(), str(dev.boot), Config(), 1)}
+
+
+def test_doctor_says_what_the_boot_loader_covers(dev: Device) -> None:
+    found = findings(dev)
+    assert found["coverage"].notice
+    assert dev.chooser.name in found["coverage"].problem.lower()
+    assert not {"chooser", "entry", "default"} & set(found)
+    subprocess.run(["btrfs", "subvolume", "set-default", dev.top], check=True, stdout=subprocess.DEVNULL)
+    assert not findings(dev)["default"].notice
+    dev.repair()
+    assert "default" not in findings(dev)
+    for kept in dev.survey().deployments:
+        dev.chooser.forget(kept.id)
+    if dev.chooser.name != "systemd-boot":
+        assert not findings(dev)["entry"].notice
+
+
+def test_doctor_says_that_nobody_was_told(make_btrfs: MakeBtrfs, tmp_path: Path) -> None:
+    with a_device(make_btrfs, tmp_path, "grub") as dev:
+        dev.chooser.take_down()
+        assert "does not know of tb-update" in findings(dev)["chooser"].problem
+
+
+def test_status_counts_the_tries(dev: Device) -> None:
+    assert status.tries_left(dev.survey()) is None
+    dev.deploy(SECOND)
+    assert status.tries_left(dev.survey()) == 3
+    assert "3 tries left" in "\n".join(status.summary(dev.survey()))
+    fields = status.boot_fields(dev.survey())
+    assert fields is not None
+    assert (fields["chooser"], fields["tries"]) == (dev.chooser.name, 3)
 
 
 # --- back to how it was installed ------------------------------------------------------------------------------------

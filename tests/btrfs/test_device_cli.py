@@ -343,3 +343,8 @@ def test_an_epoch_is_never_forgotten(dev: Device) -> None:
     later = dev.image(None, dev.tree("two"), "2.0", epoch=3)
     assert "record" in dev.json("deploy", later, code=3)["error"]["message"]
     dev("deploy", later, "--allow-downgrade")
+
+
+def test_checks_are_for_the_running_system(dev: Device) -> None:
+    for option in ([], ["--passed"], ["--failed"], ["--decide"], ["--ends"]):
+        dev("health", *option, code=3)

@@ -123,10 +123,9 @@ def test_sets_are_named_by_their_content(tmp_path: Path) -> None:
     for root in (one, same, other):
         tree(root, "k", "i")
     (other / "i").write_text("changed")
-    digests = []
-    for root in (one, same, other):
-        with kernel.opened(str(root)) as descriptor:
-            digests.append(kernelsets._digest(descriptor, {"vmlinuz": "k", "initrd": "i"})[0])
+    digests = [
+        kernelsets.digest({"vmlinuz": (str(root), "k"), "initrd": (str(root), "i")})[0] for root in (one, same, other)
+    ]
     assert digests[0] == digests[1] != digests[2]
 
 
