@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass, field
 from typing import Any
+
+from tbdiff.errors import Failed
 
 _READ_MAX = 64 << 20
 
@@ -26,9 +29,21 @@ class Event:
         return {key: value for key, value in fields.items() if value not in (None, "", (), [])}
 
 
+def brief(event: Event) -> str:
+    """An event in so few words that it fits into a mark."""
+    return " ".join((event.time, event.event, event.deployment or "-", event.result))
+
+
+def from_brief(text: str) -> Event:
+    """The event again, as far as it was kept."""
+    time, event, deployment, result = (*text.split(" "), "?", "?", "?")[:4]
+    return Event(time, event, deployment, result, {"why": "written down late: there was no room"})
+
+
 def append(path: str, event: Event) -> None:
     """Add one line, durably. A line that was cut short before is closed first, so that it spoils no other."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o600)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
@@ -43,10 +58,14 @@ def read(path: str) -> list[dict[str, Any]]:
     """All events, oldest first; lines that a power cut made unreadable are left out."""
     events: list[dict[str, Any]] = []
     try:
-        with open(path, "rb") as file:
-            lines = file.read(_READ_MAX).splitlines()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return events
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Failed(f"{path} is no file, so there is no history", "Move it away; a new one begins by itself.")
+    with open(descriptor, "rb") as file:
+        lines = file.read(_READ_MAX).splitlines()
     for line in lines:
         try:
             fields = json.loads(line)

@@ -21,6 +21,7 @@ BAD = "bad"
 PIN = "pin"
 FAILED = "failed"
 EPOCH = "epoch"
+LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Marks:
     """All marks.
 
     `good` is the deployment that was committed last, `deploying` the one that a run is about to make, `failed` the tree
-    that failed last, even when its deployment is gone, `epoch` the highest one that was ever committed.
+    that failed last, even when its deployment is gone, `epoch` the highest one that was ever committed,
+    `late` what could not be written to the history yet.
     """
 
     good: str | None = None
@@ -38,6 +40,7 @@ class Marks:
     committed: Mapping[str, str] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
+    late: Mapping[str, str] = field(default_factory=dict)
 
     def names_of(self, deployment: str) -> tuple[str, ...]:
         """The marks that a deployment has of its own."""
@@ -53,7 +56,7 @@ class Marks:
 def read(directory: str) -> Marks:
     """The marks on `directory`."""
     single: dict[str, str] = {}
-    each: dict[str, dict[str, str]] = {COMMITTED: {}, BAD: {}, PIN: {}}
+    each: dict[str, dict[str, str]] = {COMMITTED: {}, BAD: {}, PIN: {}, LATE: {}}
     for name in os.listxattr(directory):
         if name.startswith(_PREFIX):
             value = os.getxattr(directory, name).decode("utf-8", "replace")
@@ -70,6 +73,7 @@ def read(directory: str) -> Marks:
         committed=each[COMMITTED],
         bad=each[BAD],
         pinned=frozenset(each[PIN]),
+        late=each[LATE],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable
@@ -75,15 +76,26 @@ def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
 
 
 def _perform_afterwards(steps: tuple[Step, ...], site: Site) -> tuple[str, ...]:
-    for step in steps:
+    for number, step in enumerate(steps):
         try:
             do(step, site)
         except OSError as error:
+            _remember_events(steps[number:], site)
             return (
                 f"could not {step} ({error.strerror}). What was asked for is done; "
-                "the names in snapshots/ follow with the next command that finds room; the history may lack this.",
+                "the names in snapshots/ and the history follow with the next command that finds room.",
             )
     return ()
+
+
+def _remember_events(steps: tuple[Step, ...], site: Site) -> None:
+    """What could not be written to the history is kept as a mark, for which there is room on a full disk."""
+    for step in steps:
+        if isinstance(step, AppendHistory):
+            try:
+                marks.put(site.path(""), f"{marks.LATE}.{secrets.token_hex(3)}", history.brief(step.event))
+            except OSError as error:
+                log.warning("%s is lost: %s", step, error.strerror)
 
 
 def _clear(site: Site, plan: Plan, now: str) -> str:
@@ -135,7 +147,7 @@ def do(step: Step, site: Site) -> None:
         case ClearMark(mark):
             marks.remove(site.path(""), mark)
         case AppendHistory(event):
-            history.append(os.path.join(site.top, STATE, HISTORY), _named(event, site))
+            _append_history(_named(event, site), site)
         case DeleteRecord(deployment):
             record.remove(site.record(deployment))
         case (
@@ -162,6 +174,15 @@ def do(step: Step, site: Site) -> None:
             _do_with_subvolumes(step, site)
         case _:
             bootsteps.do(step, site)
+
+
+def _append_history(event: history.Event, site: Site) -> None:
+    path = os.path.join(site.top, STATE, HISTORY)
+    late = marks.read(site.path("")).late
+    for name, said in sorted(late.items(), key=lambda one: one[1]):
+        history.append(path, history.from_brief(said))
+        marks.remove(site.path(""), f"{marks.LATE}.{name}")
+    history.append(path, event)
 
 
 def _named(event: history.Event, site: Site) -> history.Event:

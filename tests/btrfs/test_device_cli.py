@@ -247,6 +247,10 @@ def test_status_and_rollback_on_a_full_file_system(make_btrfs: Callable[..., Pat
     os.sync()
     small("prune", "--keep", "1")
     device.check_settled(top)
+    events = small.json("history")["events"]
+    assert [event["event"] for event in events][-3:] == ["rollback", "repair", "prune"]
+    assert events[-3]["id"] == survey(str(top)).default.id  # type: ignore[union-attr]
+    assert not survey(str(top)).marks.late
 
 
 def fill(top: Path) -> None:

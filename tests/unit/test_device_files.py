@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_history_survives_a_torn_line(tmp_path: Path) -> None:
         {"time": "t3", "event": "deploy", "id": "b-000002", "result": "failed", "why": "line\nbreak"},
     ]
     assert history.read(str(tmp_path / "none")) == []
+
+
+def test_an_event_comes_back_from_a_mark() -> None:
+    assert history.from_brief(history.brief(Event("t1", "rollback", "a-000001"))).deployment == "a-000001"
+    assert history.from_brief("cut off").result == "?"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_history_that_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "history")
+    with pytest.raises(Failed, match="no file"):
+        history.read(str(tmp_path / "history"))
 
 
 def test_history_follows_no_link(tmp_path: Path) -> None:
