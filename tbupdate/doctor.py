@@ -73,6 +73,8 @@ def _layout(system: System) -> Iterator[Finding]:
                 f"snapshots/{name} is writable, so nobody knows what is in it",
                 f"Run `btrfs property set -ts DIRECTORY ro true` on it, then `tb-update verify {name}`",
             )
+    for name in sorted(system.foreign):
+        yield Finding("foreign", f"snapshots/{name} is no subvolume, so nothing can be deployed", "Move it away.")
     if system.good is None and system.default is not None:
         yield Finding(
             "committed",

@@ -17,6 +17,8 @@ NEXT = ".next"
 PARTIAL = ".partial"
 KEPT_ROOT = ".root"
 
+NAMES = frozenset({ROOT, CURRENT, PREVIOUS, CURRENT + NEXT, PREVIOUS + NEXT})
+
 TOP_LEVEL_ID = 5
 
 # A random tail on every id: no id is ever used twice, and none can look like one of the names above.

@@ -60,6 +60,7 @@ class Offer:
 def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     """An image becomes a new deployment beside the others, and what boots next."""
     require_layout(system)
+    refuse_foreign_names(system)
     refuse_what_is_there(system, manifest)
     refuse_during_trial(system)
     refuse_other_devices(manifest, offer)
@@ -184,6 +185,12 @@ def require_layout(system: System) -> None:
     """Refuse a file system that `init` was not run on (or did not finish)."""
     if not system.initialised:
         raise Rejected("this file system has no deployments yet", "Make the layout with: tb-update init")
+
+
+def refuse_foreign_names(system: System) -> None:
+    """What stands where our names belong is not ours to remove."""
+    for name in sorted(system.foreign):
+        raise Rejected(f"snapshots/{name} is no subvolume; nothing was changed", "Move it away, then try again.")
 
 
 def refuse_what_is_there(system: System, manifest: Manifest) -> None:

@@ -70,6 +70,7 @@ class System:
     """What the top level holds. Which one is which is read from Btrfs itself, never from a file that can go stale.
 
     Where a boot chooser is used, `boot` says which deployment boots next, and the default subvolume only follows it.
+    `foreign` are names of ours in `snapshots/` that something else than a subvolume has.
     `busy` says that another run is in progress, for those who only look.
     `tries` are the tries that the hook in the initramfs has not taken yet, of those deployments that have a number.
 
@@ -85,6 +86,7 @@ class System:
     records: frozenset[str] = frozenset()
     space: Space = field(default_factory=Space)
     has_snapshots: bool = False
+    foreign: frozenset[str] = frozenset()
     busy: bool = False
     boot: Boot | None = None
     tries: Mapping[str, int] = field(default_factory=dict)
@@ -209,6 +211,7 @@ def survey(top: str, chooser: Chooser | None = None, options: str = "", tries: i
         records=_records(top),
         space=space.measure(top),
         has_snapshots=there,
+        foreign=frozenset(os.listdir(snapshots) if there else ()).intersection(layout.NAMES) - set(held),
         boot=_boot(top, chooser, options, tries, booted_id is not None) if chooser is not None else None,
         tries=_tries(top),
     )

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.console import Device, set_up
 
 
@@ -101,3 +103,17 @@ def test_doctor_names_bad_keys_and_a_read_only_file_system(dev: Device) -> None:
     top = subprocess.run(["findmnt", "-no", "TARGET", str(dev.top)], capture_output=True, text=True).stdout.strip()
     subprocess.run(["mount", "-o", "remount,ro", top], check=True)
     assert "read-only" in names_of(dev)
+
+
+@pytest.mark.parametrize("name", ["current", "current.next"])
+def test_what_stands_where_a_name_of_ours_belongs_is_named(dev: Device, name: str) -> None:
+    place = dev.top / "snapshots" / name
+    if name == "current":
+        subprocess.run(["btrfs", "-q", "subvolume", "delete", str(place)], check=True)
+    place.symlink_to("/etc")
+    image = dev.image(None, dev.tree("one"), "1.0")
+    assert f"snapshots/{name} is no subvolume" in dev.json("deploy", image, code=3)["error"]["message"]
+    assert "foreign" in names_of(dev)
+    place.unlink()
+    dev("deploy", image)
+    assert names_of(dev, code=0).isdisjoint({"foreign", "interrupted"})
