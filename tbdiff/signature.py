@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from tbdiff.entry import printable
 from tbdiff.errors import Failed, Rejected
 
 KEY_ID = 8
@@ -135,7 +136,7 @@ def load_public_key(path: Path) -> PublicKey:
     raw = _raw(key)
     if int.from_bytes(raw, "little") % 2**255 % _P in _SMALL_ORDER:
         raise Rejected(f"{path} is a degenerate key under which anybody could sign", "Remove it from the trusted keys.")
-    return PublicKey(path.name.removesuffix(".pub"), raw, key)
+    return PublicKey(printable(os.fsencode(path.name.removesuffix(".pub"))), raw, key)
 
 
 def sign(private: Ed25519PrivateKey, statement: bytes, *, of_target: bool) -> Signature:

@@ -80,7 +80,7 @@ def read(directory: str) -> Marks:
 def put(directory: str, name: str, value: str) -> None:
     """Set a mark, or replace it."""
     # Cut by bytes: it must fit beside the others into one leaf of the tree, and be valid text again.
-    text = value.encode()[:_VALUE_MAX].decode("utf-8", "ignore")
+    text = value.encode("utf-8", "backslashreplace")[:_VALUE_MAX].decode("utf-8", "ignore")
     os.setxattr(directory, _PREFIX + name, text.encode())
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tbdiff.create import Label, create_image
+from tbdiff.signature import create_key
 from tests.console import REPOSITORY, Device
 
 
@@ -78,6 +80,18 @@ def test_what_comes_from_outside_does_nothing_to_a_terminal(dev: Device) -> None
             assert b"\nline" not in done.stdout + done.stderr
     assert "RED" in dev("history")
     assert "RED" in dev("list")
+
+
+def test_the_name_of_a_key_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    create_key(tmp_path / "key")
+    create_image(None, tree, tmp_path / "image", label=Label(), key=tmp_path / "key")
+    (tmp_path / "key.pub").rename(tmp_path / "k\n\x1b[31m.pub")
+    command = [sys.executable, "-m", "tbdiff", "show", tmp_path / "image", "--keys", tmp_path / "k\n\x1b[31m.pub"]
+    done = subprocess.run(command, capture_output=True, cwd=REPOSITORY)
+    assert done.returncode == 0
+    assert b"k\\n\\x1b[31m" in done.stdout
 
 
 def test_a_command_that_is_nearly_right(dev: Device) -> None:
