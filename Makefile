@@ -22,7 +22,7 @@ SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boo
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help root setup packages demo check lint test test-fast crash-test bench install uninstall clean
+.PHONY: help root setup packages demo check lint test test-fast crash-test fuzz bench install uninstall clean
 
 help:
 	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
@@ -31,6 +31,7 @@ help:
 	@echo 'make test       all tests (root); pass more to pytest with ARGS='
 	@echo 'make crash-test  a power cut at every write of deploy, commit and rollback (root; half an hour)'
 	@echo 'make lint       ruff, mypy, shellcheck'
+	@echo 'make fuzz       look for bytes that a decoder neither understands nor refuses (a minute for each)'
 	@echo 'make bench      size and speed beside other programs, an hour of computing (root); --pair, --only in ARGS='
 	@echo 'make setup      only what all of these do first: Debian packages and $(VENV)'
 	@echo 'make install    to PREFIX=$(PREFIX) below DESTDIR, with its own Python environment'
@@ -83,6 +84,9 @@ test-fast: root $(READY)
 
 crash-test: root $(READY)
 	TB_CRASH=all $(PYTEST) tests/crash
+
+fuzz: $(READY)
+	@$(RUN) -m tests.fuzz $(ARGS)
 
 # What the benchmarks are measured beside; whatever of it is not installed is left out.
 PEERS := casync, ostree, xdelta3

@@ -22,6 +22,8 @@ from tests.random_trees import tree_pairs
 from tests.roundtrip import clear
 from tests.trees import Noise, Tree, build, file, sparse
 
+pytestmark = pytest.mark.slow
+
 FIRST: Tree = {b"a": file(b"1"), b"d/b": sparse(60_000, Noise(0, 60_000, 1)), b"gone": file(b"x")}
 SECOND: Tree = {b"a": file(b"22"), b"d/b": sparse(60_000, Noise(0, 60_000, 1), Noise(5000, 100, 2)), b"n": file(b"new")}
 THIRD: Tree = {

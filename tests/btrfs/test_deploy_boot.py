@@ -24,6 +24,8 @@ from tests.bootable import Device
 from tests.conftest import MakeBtrfs
 from tests.device import NOW, TinyImage
 
+pytestmark = pytest.mark.slow
+
 SECOND = TinyImage("second", "2.0", failure=bootable.bootable("6.1.0-2"))
 THIRD = TinyImage("third", "3.0", failure=bootable.bootable("6.1.0-3"))
 SAME_KERNEL = TinyImage("like first", "1.1", failure=bootable.bootable("6.1.0-1"))

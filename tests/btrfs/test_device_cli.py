@@ -227,6 +227,7 @@ def test_remove_and_pin(dev: Device) -> None:
     device.check_settled(dev.top)
 
 
+@pytest.mark.slow
 def test_status_and_rollback_on_a_full_file_system(make_btrfs: Callable[..., Path], tmp_path: Path) -> None:
     top = make_btrfs(300 << 20)
     device.initialised(top)
@@ -267,6 +268,7 @@ def fill(top: Path) -> None:
                 break
 
 
+@pytest.mark.slow
 def test_a_live_system(dev: Device) -> None:
     """Chrooted into the mounted default subvolume, before and after a reboot: / is the device's own, without --top."""
     for directory in MOUNT_POINTS:

@@ -27,6 +27,8 @@ from tests.kitchen.sink import kitchen_sink
 from tests.random_trees import trees
 from tests.trees import Noise, Tree, build, file, sparse, symlink
 
+pytestmark = pytest.mark.slow
+
 FICLONE = 0x40049409
 NUMBER = st.integers(0, 60)
 

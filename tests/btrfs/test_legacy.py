@@ -31,6 +31,8 @@ from tests.roundtrip import clear, snapshot
 from tests.trees import NOON, SECOND, Bytes, Noise, Tree, build, capability, directory, file, sock, sparse, symlink
 from tests.unit.test_legacy_wire import PLAIN, stream
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 ORIGINALS = REPOSITORY.parent / "shared" / "legacy"
 MEMORY_MAX = 64 << 20

@@ -17,6 +17,8 @@ from tests.tarballs import Raw, archive, directory, gzipped, zstandard
 from tests.trees import Tree, build, file
 from tests.trees import directory as folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = directory(b"./")
 LOWER = archive(
     directory(b"etc/"),

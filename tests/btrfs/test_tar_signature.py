@@ -52,6 +52,7 @@ def test_signed_and_applied(packing: str, ground: Path) -> None:
     assert listing.digest.hex() == target.tree == read_tree(ground / "tree").digest.hex()
 
 
+@pytest.mark.slow
 def test_every_wrong_byte_is_noticed(ground: Path) -> None:
     sign_tarball(ground / "image", ground / "key")
     keys = ring(ground)

@@ -32,6 +32,8 @@ from tests.tarballs import GNU_TARS, gnu_tar
 from tests.trees import NOON, Bytes, Noise, Tree, build, device, directory, drop, file, sparse, symlink
 from tests.trees import acl as acl_of
 
+pytestmark = pytest.mark.slow
+
 SUFFIXES = ("tar", "tar.gz", "tar.zst", "tar.xz")
 SMALL: Tree = {
     b"": directory(0o711, uid=1, gid=2, mtime=NOON + 2),

@@ -224,6 +224,7 @@ def test_sizes_where_numbers_end(size: int, ground: Path) -> None:
         assert differences(ground / "tree", applied(tarball, ground / form), holes=False) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_memory_is_bounded(packing: str, ground: Path) -> None:
     """A file of a size that would not fit, in one piece."""
@@ -238,6 +239,7 @@ def test_memory_is_bounded(packing: str, ground: Path) -> None:
     assert ended.memory < MEMORY_MAX, f"{ended.memory >> 20} MiB"
 
 
+@pytest.mark.slow
 def test_from_a_pipe_with_the_signature_named(ground: Path) -> None:
     build(kitchen(), ground / "tree")
     tarball = gnu_tar(ground / "tree", ground / "image", *GNU_TARS["pax-sparse-1.0"])
