@@ -13,8 +13,8 @@ from tbupdate.layout import SNAPSHOTS
 
 
 @contextlib.contextmanager
-def hold(top: str, *, before_init: bool = False) -> Iterator[None]:
-    """Hold the lock of the file system at `top`; raise Busy if another run has it."""
+def hold(top: str, *, before_init: bool = False, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of the file system at `top`; if another run has it, raise Busy, or wait until that has ended."""
     with contextlib.ExitStack() as held:
         snapshots = os.path.join(top, SNAPSHOTS)
         # Where there is no `snapshots` yet, the top level's own directory is what all runs can agree on.
@@ -22,7 +22,7 @@ def hold(top: str, *, before_init: bool = False) -> Iterator[None]:
             if os.path.isdir(directory):
                 descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 held.callback(os.close, descriptor)
-                _lock(descriptor)
+                _lock(descriptor, wait)
         yield
 
 
@@ -38,7 +38,7 @@ def is_held(top: str) -> bool:
     return False
 
 
-def _lock(descriptor: int) -> None:
+def _lock(descriptor: int, wait: bool) -> None:
     for pause in (0.1, 0.2, None):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

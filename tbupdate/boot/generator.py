@@ -17,7 +17,6 @@ OUT = "/run/tb-update-initrd"
 TOOLS = (
     ("usr/sbin/mkinitramfs", "mkinitramfs -o {out}/initrd {version}"),
     ("usr/bin/dracut", "dracut --quiet --force --no-hostonly --kver {version} {out}/initrd"),
-    ("usr/bin/mkinitcpio", "mkinitcpio -k {version} -g {out}/initrd"),
 )
 _PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 # The tree is read-only; what a tool writes while it works goes into memory.

@@ -33,7 +33,8 @@ def assess(then: str | None) -> None:
                 _end(why, as_json=said.json)
                 return
             then = "passed" if why is None else "failed"
-        with changing(site) as system:
+        # Another run that is in progress says nothing about this system's health.
+        with changing(site, wait=True) as system:
             if system.trial is None:
                 raise NothingToDo("nothing is on trial")
             if then == "ends":
@@ -56,7 +57,7 @@ def _check(site: Site, rules: config.Health, *, as_json: bool) -> str | None:
     """Run and show all checks; why the system is not well, if it is not."""
     if site.survey().initialised:
         # What boot loader and hook did by themselves is written down now, not with the next deploy.
-        with changing(site) as system:
+        with changing(site, wait=True) as system:
             health.tell_units(on_trial=system.trial is not None)
     results = health.run_checks(health.find_checks(), rules.limit, rules.attempts, rules.pause)
     health.keep(results)

@@ -37,9 +37,9 @@ def glance(site: Site) -> System:
 
 
 @contextlib.contextmanager
-def changing(site: Site) -> Iterator[System]:
+def changing(site: Site, *, wait: bool = False) -> Iterator[System]:
     """Under the lock: the system, after what an interrupted run left was repaired."""
-    with lock.hold(site.top):
+    with lock.hold(site.top, wait=wait):
         planning.require_layout(site.survey())
         yield repaired(site)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
-from tbupdate import health
+from tbdiff.errors import Busy
+from tbupdate import health, lock
 from tbupdate.health import Check, Result
 
 
@@ -99,3 +101,18 @@ def test_the_units_learn_whether_there_is_something_to_decide(tmp_path: Path) ->
     for on_trial in (False, True, True, False):
         health.tell_units(on_trial=on_trial, path=str(path))
         assert path.exists() == on_trial
+
+
+def test_who_waits_for_the_lock_gets_it_when_the_other_run_has_ended(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    other = subprocess.Popen(
+        ["flock", tmp_path / "snapshots", "sh", "-c", "echo; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdin and other.stdout
+    other.stdout.readline()
+    with pytest.raises(Busy), lock.hold(str(tmp_path)):
+        pass
+    threading.Timer(0.2, other.stdin.close).start()
+    with lock.hold(str(tmp_path), wait=True):
+        assert other.wait() is not None
+    other.stdout.close()
