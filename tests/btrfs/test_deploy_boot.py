@@ -254,7 +254,7 @@ def test_a_trial_that_the_hook_gave_up(dev: Device) -> None:
 
 
 def findings(dev: Device) -> dict[str, doctor.Finding]:
-    return {one.name: one for one in doctor.examine(dev.site(), str(dev.boot), Config(), 1)}
+    return {one.name: one for one in doctor.examine(dev.survey(), dev.site(), str(dev.boot), Config())}
 
 
 def test_doctor_says_what_the_boot_loader_covers(dev: Device) -> None:
