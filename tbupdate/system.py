@@ -107,7 +107,8 @@ class System:
 
     def made_from(self, subvolume: Subvolume | None) -> Deployment | None:
         """The deployment that a root or a mirror is a snapshot of."""
-        if subvolume is None:
+        if subvolume is None or layout.is_id(subvolume.name):
+            # A deployment is a snapshot of the one that it started from, but none of its roots.
             return None
         return next((kept for kept in self.deployments if kept.subvolume.uuid == subvolume.parent_uuid), None)
 

@@ -317,10 +317,15 @@ def test_a_root_that_somebody_renamed_is_given_its_name_again(btrfs: Path) -> No
 
 
 def test_a_deployment_itself_as_default_subvolume_is_no_reason_to_rename_it(btrfs: Path) -> None:
-    first = initialised(btrfs).marks.good
+    first = initialised(btrfs).deployments[0]
+    assert first.record is not None
+    second = deploy(btrfs, TinyImage("second", "2.0", base=first.record.tree))
     before = device.names(btrfs)
-    os.system(f"btrfs subvolume set-default {btrfs}/snapshots/{first}")
+    os.system(f"btrfs subvolume set-default {btrfs}/snapshots/{second}")
     device.repair(btrfs)
     assert device.names(btrfs) == before
-    rollback(btrfs, first)
+    assert survey(str(btrfs)).default is None
+    rollback(btrfs, first.id)
+    assert boots(btrfs) == "first"
+    rollback(btrfs, second)
     check_settled(btrfs)
