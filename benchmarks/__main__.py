@@ -60,7 +60,7 @@ def exclusive(tree: Path) -> int:
 
 def clear(pair: Pair) -> None:
     """Delete what contenders left on the file system of the pair."""
-    for left in (*pair.top.glob("bench-received/*"), pair.top / f"bench-{pair.name}"):
+    for left in (*pair.top.glob("bench-received/*"), pair.top / f"bench-{pair.name}", pair.top / "bench-plain"):
         if left.exists():
             subprocess.run(["btrfs", "-q", "subvolume", "delete", left], check=True)
     if (pair.top / "bench-received").exists():

@@ -77,6 +77,18 @@ EXT4 = " && ".join(
     f"-d {{{t}}} {{work}}/{t}.ext4"
     for t in ("base", "target")
 )  # fmt: skip
+
+
+def _committed(tree: str) -> str:
+    """A tree as a commit; ostree carries no device nodes, so they go first."""
+    return (
+        f"btrfs -q subvolume snapshot {{{tree}}} {{top}}/bench-plain && "
+        "find {top}/bench-plain ! -type f ! -type d ! -type l -delete && "
+        f"ostree commit --repo={{work}}/build -b {tree} --tree=dir={{top}}/bench-plain && "
+        "btrfs -q subvolume delete {top}/bench-plain && "
+    )
+
+
 REVISION = "$(ostree rev-parse --repo={work}/build %s)"
 
 CONTENDERS = (
@@ -90,11 +102,9 @@ CONTENDERS = (
         Way(
             prepare="rm -rf {work}/build {work}/device && ostree init --mode=bare --repo={work}/build && "
             "ostree init --mode=bare --repo={work}/device && "
-            # It carries no device nodes.
-            "find {base} {target} -mindepth 1 ! -type f ! -type d ! -type l -printf '/%P\\n' >{work}/skip && "
-            "ostree commit --repo={work}/build -b base --tree=dir={base} --skip-list={work}/skip && "
-            "ostree commit --repo={work}/build -b target --tree=dir={target} --skip-list={work}/skip && "
-            "ostree pull-local --repo={work}/device {work}/build base",
+            + _committed("base")
+            + _committed("target")
+            + "ostree pull-local --repo={work}/device {work}/build base",
             create="ostree static-delta generate --repo={work}/build --inline --min-fallback-size=0 "
             f"--from={REVISION % 'base'} --to={REVISION % 'target'} --filename={{image}}",
             apply="ostree static-delta apply-offline --repo={work}/device {image} && "
@@ -162,7 +172,7 @@ CONTENDERS = (
         Way(
             prepare="rsync -aHAXn --checksum --out-format=%n {target}/ {base}/ | grep -v '/$' | "
             "sed 's/ -> .*//' >{work}/changed",
-            create="tar --xattrs --acls --numeric-owner -C {target} --files-from={work}/changed --no-recursion -c | "
+            create="tar --xattrs --acls --numeric-owner -C {target} --no-recursion --files-from={work}/changed -c | "
             "zstd -q -19 -T1 -o {image}",
             apply="zstd -qdc {image} | tar --xattrs --acls --numeric-owner -C {new} -x",
             prepare_apply=SNAPSHOT,
