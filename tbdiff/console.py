@@ -97,7 +97,7 @@ def _streams() -> Iterator[_Output]:
     for descriptor, access in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         # A stream that was closed would be the next file that is opened. Writing to a result that is only read fails.
         if not _is_open(descriptor):
-            os.open(os.devnull, access)
+            os.set_inheritable(os.open(os.devnull, access), True)
     outputs = _Output(1), _Output(2)
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_text(raw, stream) for raw, stream in zip(outputs, before, strict=True))
