@@ -17,6 +17,7 @@ from tbdiff.content import needed, runs
 from tbdiff.descent import Descent
 from tbdiff.entry import Entry, Listing, printable
 from tbdiff.errors import Failed
+from tbdiff.likeness import most_alike, sample
 from tbdiff.matching import Available, Match, match
 from tbdiff.pairing import Pairing
 from tbdiff.payload import CONTROL, DATA, DIFFERENCE, StreamWriter
@@ -29,6 +30,8 @@ MACHINE_CODE, TEXT, OTHER = DATA, DATA + 1, DATA + 2
 AHEAD = 48 << 20
 # Matching takes many times the size of a file in memory: of files this large one at a time.
 LARGE = 4 << 20
+# Contents of these sizes are compared with others where their names tell nothing.
+COMPARED = range(512, 32 << 20)
 STEP = 1 << 20
 MAGICS = (b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"\x1f\x8b\x08", b"\x02\x21\x4c\x18", b"070701", b"070702")
 
@@ -102,8 +105,9 @@ class CarriedContents:
         """Each job with its match, in order, some way ahead of what is asked for."""
         ahead: deque[tuple[_Job, Future[Match]]] = deque()
         size = 0
+        sources = self._sources(jobs, new, old) if old is not None else {}
         for job in jobs:
-            source = self._pairing.source(job.entry) if old is not None and job.entry.extents is None else None
+            source = sources.get(job.entry.path)
             size += job.entry.size
             content = _mapped(new, job.entry)
             base = (
@@ -117,6 +121,23 @@ class CarriedContents:
                 size -= first.entry.size
         for last, future in ahead:
             yield last, future.result()
+
+    def _sources(self, jobs: Sequence[_Job], new: Descent, old: Descent) -> dict[bytes, int]:
+        """By path: the base file that a new one is built on, as its name tells; where it does not, its content."""
+        found: dict[bytes, int] = {}
+        unpaired: dict[bytes, set[int]] = {}
+        for job in jobs:
+            entry = job.entry
+            if entry.extents is None:
+                source = self._pairing.source(entry)
+                if source is not None:
+                    found[entry.path] = source
+                elif entry.size in COMPARED:
+                    unpaired[entry.path] = sample(bytes(_mapped(new, entry)))
+        if unpaired:
+            gone = (n for n in self._pairing.gone() if self._base.entries.sizes[n] in COMPARED)
+            found |= most_alike(unpaired, ((n, sample(bytes(_mapped(old, self._base.entries[n])))) for n in gone))
+        return found
 
     def _match(
         self, new: memoryview, entry: Entry, base: tuple[int, memoryview] | None, known: Mapping[bytes, Source]

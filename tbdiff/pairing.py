@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tbdiff.entry import Entry, Kind, Listing, numberless
 from tbdiff.operation import TreeDelta
@@ -55,6 +55,13 @@ class Pairing:
             if group:
                 return self._likeliest(group, entry)
         return None
+
+    def gone(self) -> Iterator[int]:
+        """The base files, by number, whose path is no more in the target."""
+        entries = self._base.entries
+        for n, (path, kind) in enumerate(zip(entries.paths, entries.kinds, strict=True)):
+            if kind is Kind.FILE and path not in self._target.index:
+                yield n
 
     def _likeliest(self, group: list[tuple[bytes, int]], entry: Entry) -> int:
         at = bisect(group, (entry.path, 0))

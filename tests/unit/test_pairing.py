@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from pathlib import Path
 
 import pytest
 
 from tbdiff.compare import compare
+from tbdiff.create import create_image
 from tbdiff.entry import Entry, Kind, Listing, in_order
+from tbdiff.likeness import most_alike, sample
 from tbdiff.pairing import Pairing
 from tbdiff.rebuild import rebuild
 
@@ -53,3 +57,34 @@ LIBRARIES = {f"lib/lib{n}.so.1.0.{n}": 1000 for n in range(40)}
 )
 def test_sources(base: dict[str, int], target: dict[str, int], path: str, source: str | None) -> None:
     assert paired(base, target, path) == source
+
+
+def lines(*ranges: range) -> bytes:
+    return b"".join(b"this is line %d of many\n" % n for numbers in ranges for n in numbers)
+
+
+def test_contents_that_are_alike() -> None:
+    olds = [(3, sample(lines(range(500)))), (5, sample(lines(range(400, 2000)))), (9, sample(lines(range(9000, 9100))))]
+    news = {
+        b"mostly 3": sample(lines(range(20), range(3000, 3010), range(30, 490))),
+        b"mostly 5": sample(lines(range(300, 1900))),
+        b"a bit of 9": sample(lines(range(9000, 9003), range(5000, 5500))),
+        b"none": sample(lines(range(7000, 7400))),
+        b"empty": sample(b""),
+    }
+    assert most_alike(news, olds) == {b"mostly 3": 3, b"mostly 5": 5}
+
+
+def test_an_image_is_small_where_only_contents_tell(tmp_path: Path) -> None:
+    sizes = {}
+    for name, there in (("gone", "old/some.conf"), ("other", "old/unlike")):
+        base, target = tmp_path / name / "base", tmp_path / name / "target"
+        (base / "old").mkdir(parents=True)
+        target.mkdir(parents=True)
+        noise = random.Random(1).randbytes(60_000).hex().encode()
+        content = b"\n".join(noise[n : n + 60] for n in range(0, len(noise), 60))
+        (base / there).write_bytes(content if name == "gone" else content[::-1])
+        (target / "quite-another").write_bytes(content.replace(noise[600:660], b"changed"))
+        create_image(base, target, tmp_path / name / "image")
+        sizes[name] = (tmp_path / name / "image").stat().st_size
+    assert sizes["gone"] < 2000 < 50_000 < sizes["other"]
