@@ -39,6 +39,9 @@ def is_held(top: str) -> bool:
 
 
 def _lock(descriptor: int, wait: bool) -> None:
+    if wait:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
     for pause in (0.1, 0.2, None):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
