@@ -6,8 +6,7 @@ import re
 
 from tbupdate import marks
 from tbupdate.boot.chooser import Choice
-from tbupdate.record import Record
-from tbupdate.steps import (
+from tbupdate.bootvocabulary import (
     AddEntry,
     Choose,
     CollectKernels,
@@ -16,12 +15,10 @@ from tbupdate.steps import (
     MakeTries,
     PutKernel,
     RequireBootable,
-    SetDefault,
-    SetMark,
     SetUpBoot,
-    Step,
-    SyncFileSystem,
 )
+from tbupdate.record import Record
+from tbupdate.steps import SetDefault, SetMark, Step, SyncFileSystem
 from tbupdate.system import Boot, Deployment, System
 
 

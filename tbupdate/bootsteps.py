@@ -10,8 +10,7 @@ from tbupdate import layout
 from tbupdate.boot import generator, initrd, kernel, kernelsets
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.kernel import BootFiles, Overrides, opened
-from tbupdate.site import Site
-from tbupdate.steps import (
+from tbupdate.bootvocabulary import (
     AddEntry,
     Choose,
     ClearNote,
@@ -22,9 +21,10 @@ from tbupdate.steps import (
     PutKernel,
     RequireBootable,
     SetUpBoot,
-    Step,
     TakeDownBoot,
 )
+from tbupdate.site import Site
+from tbupdate.steps import Step
 
 
 def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each step

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbupdate import booting, layout, marks
+from tbupdate.bootvocabulary import TakeDownBoot
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, ROOT, SNAPSHOTS, STATE, kept_root, partial
 from tbupdate.record import Record
@@ -28,7 +29,6 @@ from tbupdate.steps import (
     SetMark,
     Step,
     SyncFileSystem,
-    TakeDownBoot,
     TakeSnapshot,
     TidySnapshot,
     WriteRecord,

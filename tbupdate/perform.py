@@ -16,13 +16,13 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
 from tbupdate import bootsteps, fstab, history, marks, record, subvolumes, syscalls
+from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
     AppendHistory,
     ApplyImage,
-    Choose,
     ClearMark,
     DeleteRecord,
     DeleteSubvolume,
@@ -39,10 +39,8 @@ from tbupdate.steps import (
     SetDefault,
     SetDefaultPath,
     SetMark,
-    SetUpBoot,
     Step,
     SyncFileSystem,
-    TakeDownBoot,
     TakeSnapshot,
     TidySnapshot,
     WriteRecord,

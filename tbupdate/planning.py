@@ -10,6 +10,7 @@ from tbdiff.show import size
 from tbupdate import booting, layout, marks, release
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.kernel import Overrides
+from tbupdate.bootvocabulary import Choose, MakeTries
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, coming, kept_root, partial
 from tbupdate.mirrors import held_names, settle, way_back
@@ -17,12 +18,10 @@ from tbupdate.record import Record
 from tbupdate.steps import (
     AppendHistory,
     ApplyImage,
-    Choose,
     ClearMark,
     MakeReadOnly,
     MakeSnapshot,
     MakeSubvolume,
-    MakeTries,
     Plan,
     Rename,
     SetMark,

@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from tbdiff.errors import NothingToDo, Rejected
 from tbupdate import booting, layout, marks
 from tbupdate.boot.chooser import Choice
+from tbupdate.bootvocabulary import Choose, ClearNote, DropTries, ForgetEntry
 from tbupdate.history import Event
 from tbupdate.layout import PARTIAL, partial
 from tbupdate.mirrors import SHOWN, SPARE, held_names, settle, way_back
 from tbupdate.planning import find, free_roots, names_in_use, require_layout
 from tbupdate.steps import (
     AppendHistory,
-    Choose,
     ClearMark,
-    ClearNote,
     DeleteRecord,
     DeleteSubvolume,
-    DropTries,
-    ForgetEntry,
     MakeSnapshot,
     Plan,
     SetDefault,

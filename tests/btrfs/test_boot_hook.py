@@ -14,8 +14,8 @@ import pytest
 
 from tbupdate.boot import finder, place
 from tbupdate.boot.chooser import Choice, Chooser
+from tbupdate.bootvocabulary import DropTries, MakeTries
 from tbupdate.site import Site
-from tbupdate.steps import DropTries, MakeTries
 from tests import bootpart, device, loops
 from tests.btrfs.test_enospc import fill_metadata
 from tests.conftest import MakeBtrfs

@@ -14,23 +14,19 @@ from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.manifest import Manifest, Target, Way
 from tbupdate import booting, planning, upkeep
 from tbupdate.boot.chooser import Choice
+from tbupdate.bootvocabulary import AddEntry, Choose, MakeTries, PutKernel, RequireBootable
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT
 from tbupdate.marks import Marks
 from tbupdate.mirrors import SHOWN, SPARE, settle
 from tbupdate.record import Record
 from tbupdate.space import Space
 from tbupdate.steps import (
-    AddEntry,
     ApplyImage,
-    Choose,
     DeleteSubvolume,
     Exchange,
     MakeSnapshot,
     MakeSubvolume,
-    MakeTries,
-    PutKernel,
     Rename,
-    RequireBootable,
     SetDefault,
     SetMark,
     Step,
