@@ -27,6 +27,8 @@ hypothesis.settings.load_profile(os.environ.get("TB_HYPOTHESIS", "tests"))
 SESSION = "TB_TEST_SESSION"
 FIXTURES_THAT_MOUNT = {"btrfs", "make_btrfs", "btrfs_of_module"}
 
+LONGEST = ("test_boots.py", "test_corpus.py", "test_power_cuts.py")
+
 LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
 
 MakeBtrfs = Callable[..., Path]
@@ -52,6 +54,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.btrfs)
             item.add_marker(pytest.mark.corpus)
             item.add_marker(pytest.mark.slow)
+    # What takes longest begins first, so that no worker is left alone with it at the end.
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,6 +63,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Of several workers one takes all tests of a file: what a module's fixtures prepare is prepared once."""
     from xdist.scheduler import LoadFileScheduling
 
+    config.option.loadscopereorder = False
     return LoadFileScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
