@@ -164,7 +164,9 @@ class CarriedContents:
         # A base file is unpacked beside the tree while it is needed.
         unpacked = sum(unpacked_size(self._base.entries.sizes[s.index], s.members) for s in found.sources if s.members)
         self._unpacked = max(self._unpacked, unpacked)
-        self._written += job.entry.size - (0 if members else sum(c.length for c in found.covers if c.exact))
+        # Holes take no room.
+        taken = size if job.entry.extents is not None else job.entry.size
+        self._written += taken - (0 if members else sum(c.length for c in found.covers if c.exact))
 
 
 def _literals(entry: Entry, found: Match) -> Iterator[tuple[int, int]]:

@@ -89,3 +89,10 @@ def test_no_half_key_is_left(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == []
+
+
+def test_holes_take_no_room(tree: Path, tmp_path: Path) -> None:
+    with (tree / "sparse").open("wb") as file:
+        file.write(b"data")
+        file.truncate(3 << 30)
+    assert create_image(None, tree, tmp_path / "image").way.free < 1 << 20
