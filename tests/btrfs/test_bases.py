@@ -14,6 +14,8 @@ from tbupdate.record import read as read_record
 from tests import device
 from tests.console import Device
 
+pytestmark = pytest.mark.slow
+
 
 def open_up(place: Path) -> None:
     subprocess.run(["btrfs", "property", "set", "-ts", str(place), "ro", "false"], check=True)

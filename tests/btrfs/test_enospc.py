@@ -14,6 +14,8 @@ from tests.honest import differences
 from tests.rig import Rig, system_tree
 from tests.trees import Noise, build, sparse
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -14,6 +14,8 @@ from tests.rig import Rig, mounted
 from tests.roundtrip import snapshot
 from tests.trees import Bytes, Noise, Tree, build, directory, file, sparse
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 LIMIT = 64 * MIB
 HUGE, MOVED = 240 * MIB, 60 * MIB

@@ -23,6 +23,8 @@ from tests.tarballs import GNU_TARS, Raw, archive, gnu_tar
 from tests.tarballs import directory as folder
 from tests.trees import NOON, Noise, Tree, build, device, directory, drop, fifo, file, sock, sparse, symlink
 
+pytestmark = pytest.mark.slow
+
 BASE: Tree = {
     b"": directory(0o755, mtime=NOON - 5),
     b"bin": symlink(b"usr/bin"),

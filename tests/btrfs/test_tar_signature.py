@@ -19,6 +19,8 @@ from tests import metered
 from tests.honest import differences
 from tests.tarballs import PACKINGS, Raw, archive, directory
 
+pytestmark = pytest.mark.slow
+
 TAR = archive(directory(), Raw(b"file", b"content" * 100), directory(b"d"), Raw(b"d/x", flag=b"2", link=b"../file"))
 LAYER = archive(Raw(b".wh.file"), Raw(b"new", b"new"))
 

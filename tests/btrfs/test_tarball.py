@@ -39,6 +39,8 @@ from tests.trees import (
     symlink,
 )
 
+pytestmark = pytest.mark.slow
+
 MEMORY_MAX = 64 << 20
 # The forms of GNU tar that keep all that a tree has.
 EXACT = ("pax-sparse-1.0", "pax-sparse-0.1", "pax-sparse-0.0")

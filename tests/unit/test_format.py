@@ -140,6 +140,7 @@ def refused_by_second_reader(image: bytes, place: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", [refused_by_tbdiff, refused_by_second_reader])
 def test_every_flipped_bit_is_refused(refused: Callable[[bytes, Path], bool], tmp_path: Path) -> None:
     image = golden("delivered")

@@ -430,6 +430,7 @@ def test_every_truncation_leaves_the_tree(place: Path) -> None:
     assert differences(place / "pristine", place / "tree") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [0x01, 0x80, 0xFF, 0x20])
 def test_every_byte_flipped(how: int, place: Path) -> None:
     """Without a signature damage cannot always be seen; but nothing is outside, and no way out is a surprise."""
