@@ -79,8 +79,10 @@ test: root $(READY)
 check: root lint
 	$(PYTEST)
 
+# The pure code, and the main job on real Btrfs.
+FAST := tests/unit tests/btrfs/test_roundtrip.py tests/btrfs/test_deploy_device.py
 test-fast: root $(READY)
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' $(FAST)
 
 crash-test: root $(READY)
 	TB_CRASH=all $(PYTEST) tests/crash
