@@ -62,7 +62,7 @@ def unpacked(data: memoryview, parts: Sequence[Part]) -> tuple[memoryview, tuple
 def _magic_parts(data: memoryview) -> Iterator[Part]:
     """Parts that begin with a magic: at the start of the file, or anywhere in what may be a kernel or an initrd."""
     head = bytes(data[:8])
-    anywhere = head[:2] == b"MZ" or head[:6] in (b"070701", b"070702") or (head[:4] == b"\x7fELF" and False)
+    anywhere = head[:2] == b"MZ" or head[:6] in (b"070701", b"070702")
     position = 0
     while position < len(data):
         found = _MAGICS.search(data, position) if anywhere or position else _MAGICS.match(data)

@@ -145,10 +145,12 @@ def write_image(
             interleave(writers, lambda streams: _as_a_device(streams, old, rebuilt), payload)
             written = contents.written + ENTRY_COST * (len(delta.edits) + len(delta.adds))
             way = {"free": written, "encoders": contents.encoders, "streams": tuple(w.size for w in writers)}
-            head = _head(stated, old, payload, way)
+            payload.seek(0)
+            table, size = chunk_table(payload, CHUNK_SIZE)
+            head = _head(stated, old, table, size, way)
             if key:
                 head = signed(head, key, only_way=bool(stated.signatures))
-            _assemble(head, payload, out)
+            _assemble(head, table, payload, out)
     except OSError as error:
         raise Failed(f"{out} could not be written: {error.strerror}") from error
     return head.manifest()
@@ -182,9 +184,7 @@ def _target(label: Label, new: Listing) -> bytes:
     ).to_bytes()
 
 
-def _head(stated: Stated, old: Listing, payload: BinaryIO, way: dict[str, Any]) -> Head:
-    payload.seek(0)
-    table, size = chunk_table(payload, CHUNK_SIZE)
+def _head(stated: Stated, old: Listing, table: bytes, size: int, way: dict[str, Any]) -> Head:
     return Head(
         stated.target,
         Way(
@@ -199,9 +199,7 @@ def _head(stated: Stated, old: Listing, payload: BinaryIO, way: dict[str, Any]) 
     )
 
 
-def _assemble(head: Head, payload: BinaryIO, out: Path) -> None:
-    payload.seek(0)
-    table, _ = chunk_table(payload, head.manifest().way.chunk_size)
+def _assemble(head: Head, table: bytes, payload: BinaryIO, out: Path) -> None:
     payload.seek(0)
     with appearing(out) as image:
         image.write(head.to_bytes())

@@ -40,13 +40,6 @@ class Match:
         return len(self.data) - sum(cover.length for cover in self.covers)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Contents that a device has when it makes this one, by digest: files of the base, and contents made before."""
-
-    sources: Mapping[bytes, Source]
-
-
 def match(
     new: memoryview, base: tuple[int, memoryview] | None, known: Mapping[bytes, Source], available: Available | None
 ) -> Match:
