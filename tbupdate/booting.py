@@ -91,6 +91,14 @@ def keep(system: System, deployment: str, back: str | None) -> tuple[Step, ...]:
     return (Choose(Choice(deployment, back=back)),) if system.choice is not None else ()
 
 
+def stop_counting(system: System) -> tuple[Step, ...]:
+    """Stop a counter of the boot loader's that a cut, or the hook, has left running for nobody."""
+    choice = system.choice
+    if choice is None or choice.trial is not None or choice.tries == 0:
+        return ()
+    return (Choose(Choice(choice.default, back=choice.back)),)
+
+
 def mark_bad(kept: Deployment, reason: str) -> tuple[Step, ...]:
     """Remember that a deployment failed, and its tree even when the deployment is gone."""
     tree = kept.record.tree if kept.record is not None else None

@@ -55,6 +55,7 @@ def plan_repair(system: System, now: str) -> Plan:
         steps += _forgotten(system)
     if failed is not None and default is not None:
         steps += _leave(system, failed, default)
+    steps += booting.stop_counting(system)
     if good is None or default is None:
         return _repair(system, steps, (), now)
     held = {name: of for name, of in held_names(system).items() if of != doing or doing == default.id}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tbupdate import conversion, perform, planning, upkeep
-from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.record import Record
 from tbupdate.site import Site
@@ -101,8 +100,9 @@ class Device:
     def sets(self) -> set[str]:
         return {path.name for path in (self.boot / "tb-update").glob("k-*")}
 
-    def boots(self, block: str = "choice") -> str:
+    def boots(self, block: str = "") -> str:
         """What the loader boots, by its own reading of the disk: a whole kernel set and a root of the same system."""
+        block = block or bootpart.next_block(self.chooser)
         if self.chooser.name == "systemd-boot":
             return self._boots_first_seen(block)
         suffix = ".cfg" if self.chooser.name == "grub" else ".conf"
@@ -150,9 +150,7 @@ def initialised(top: Path, boot: Path, image: Path) -> Device:
     """A device on which `init` was run, with an installed system called "first"."""
     device.make_root(top)
     bootable("6.1.0-1")(top)
-    chooser = finder.find_chooser("auto", str(boot), running=False)
-    assert chooser is not None
-    made = Device(top, boot, image, chooser)
+    made = Device(top, boot, image, bootpart.chooser(boot))
     made.run(plan_init(made))
     return made
 

@@ -26,6 +26,7 @@ from tests.device import NOW, TinyImage
 
 pytestmark = pytest.mark.slow
 
+LOADERS = ("grub", "extlinux", "u-boot", "systemd-boot")
 SECOND = TinyImage("second", "2.0", failure=bootable.bootable("6.1.0-2"))
 THIRD = TinyImage("third", "3.0", failure=bootable.bootable("6.1.0-3"))
 SAME_KERNEL = TinyImage("like first", "1.1", failure=bootable.bootable("6.1.0-1"))
@@ -39,7 +40,7 @@ def a_device(make_btrfs: MakeBtrfs, tmp_path: Path, loader: str, size: int = 64 
         yield bootable.initialised(make_btrfs(512 << 20), boot, image)
 
 
-@pytest.fixture(params=["grub", "extlinux", "systemd-boot"])
+@pytest.fixture(params=LOADERS)
 def dev(request: pytest.FixtureRequest, make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Device]:
     with a_device(make_btrfs, tmp_path, request.param) as made:
         yield made
@@ -375,7 +376,7 @@ CUTS: list[tuple[str, Callable[[Device], None] | None, Callable[[Device], Plan],
 ]
 
 
-@pytest.mark.parametrize("loader", ["grub", "extlinux", "systemd-boot"])
+@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize(("what", "before", "plan", "image", "may_boot"), CUTS, ids=[cut[0] for cut in CUTS])
 def test_every_cut_boots_a_whole_pair_and_is_repaired(
     tmp_path: Path,
@@ -400,9 +401,7 @@ def test_every_cut_boots_a_whole_pair_and_is_repaired(
         top_image = rig.copied(golden, folder / "cut.btrfs")
         boot_image = rig.copied(folder / "boot.ext4", folder / "cut.ext4")
         with rig.mounted(top_image) as top, bootpart.mounted(boot_image, folder / "cut-boot") as boot:
-            chooser = finder.find_chooser(loader, str(boot), running=False)
-            assert chooser is not None
-            dev = Device(top, boot, boot_image, chooser)
+            dev = Device(top, boot, boot_image, bootpart.chooser(boot, loader))
             planned = plan(dev)
             dev.run_first(planned, count, image)
             boots = dev.boots()
