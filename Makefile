@@ -16,7 +16,8 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, dosfstools, grub-common, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils
+            busybox, dosfstools, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils, \
+            u-boot-qemu, u-boot-tools
 PYTHONS  := tbdiff tbupdate tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
