@@ -120,6 +120,7 @@ install:
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
 	install -D boot-hooks/initramfs-tools/scripts/local-premount/tb-update \
 	    '$(DESTDIR)$(SHARE)/initramfs-tools/scripts/local-premount/tb-update'
+	install -D -m644 boot-hooks/flash-kernel/tb-update '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update'
 	install -D -t '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' boot-hooks/dracut/module-setup.sh boot-hooks/dracut/tb-update.sh
 	install -d '$(DESTDIR)/etc/init.d'
 	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/init.d/tb-update >'$(DESTDIR)/etc/init.d/tb-update'
@@ -140,6 +141,7 @@ uninstall:
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
 	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
+	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update'
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 
 clean:

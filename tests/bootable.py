@@ -105,9 +105,9 @@ class Device:
         block = block or bootpart.next_block(self.chooser)
         if self.chooser.name == "systemd-boot":
             return self._boots_first_seen(block)
-        suffix = ".cfg" if self.chooser.name == "grub" else ".conf"
+        suffix = {"grub": ".cfg", "flash-kernel": ".env"}.get(self.chooser.name, ".conf")
         text = self._read(f"tb-update/{block}")
-        if self.chooser.name == "grub":
+        if self.chooser.name in ("grub", "flash-kernel"):
             found = dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
             chosen = found["tb_trial"] if found["tb_trial"] and int(found["tb_tries"]) else found["tb_default"]
         else:
@@ -129,7 +129,7 @@ class Device:
 
     def _boots_entry(self, chosen: str, entry: str) -> str:
         assert f"tb.id={chosen}" in entry
-        kernels = re.search(r"(k-[0-9a-f]+)/vmlinuz", entry)
+        kernels = re.search(r"(k-[0-9a-f]+)(?:/vmlinuz|\n)", entry)
         assert kernels is not None
         kernel = self._read(f"tb-update/{kernels[1]}/vmlinuz")
         initrd = self._read(f"tb-update/{kernels[1]}/initrd")

@@ -19,6 +19,7 @@ if [ -f  ${config_directory}/custom.cfg ]; then
   source ${config_directory}/custom.cfg
 fi
 """
+PART = Path(__file__).parents[1] / "boot-hooks/flash-kernel/tb-update"
 ENVIRONMENTS = ("uboot.env", "uboot-redundant.env")
 ENVIRONMENT_SIZE = 0x2000
 ENVIRONMENT = "altbootcmd=run recovery\nbootcmd=run distro_bootcmd\nbootlimit=5\n"
@@ -59,11 +60,32 @@ def install(place: Path, loader: str) -> None:
         (place / "extlinux/extlinux.conf").write_text(EXTLINUX_CONF)
         if loader == "u-boot":
             make_environment(place, *ENVIRONMENTS)
+    elif loader == "flash-kernel":
+        write_script(place)
     elif loader == "systemd-boot":
         # On ext4, since not every kernel that tests run on has FAT; what is done there is making files and renaming.
         (place / "loader/entries").mkdir(parents=True)
         (place / "loader/loader.conf").write_text("timeout 3\n#default x\n")
         (place / "loader/entries/debian.conf").write_text("title Debian\nlinux /vmlinuz\n")
+
+
+def write_script(place: Path, *, part: bool = True) -> None:
+    """What flash-kernel does: its own script, with the parts of others in the middle, packed by the real mkimage.
+
+    flash-kernel is there for ARM only. These are the lines of its script that ours relies on: what is set before, and
+    what comes when ours has booted nothing.
+    """
+    lines = [
+        'setenv bootargs "${bootargs} quiet"',
+        "setenv fdtpath dtb-6.1.0",
+        "setenv partition ${distro_bootpart}",
+        PART.read_text() if part else "",
+        "echo the kernel of flash-kernel",
+    ]
+    text = place.with_name("boot.cmd")
+    text.write_text("\n".join(lines) + "\n")
+    made = ["mkimage", "-A", "arm", "-O", "linux", "-T", "script", "-C", "none", "-n", "boot script"]
+    subprocess.run([*made, "-d", text, place / "boot.scr"], check=True, capture_output=True)
 
 
 def make_environment(place: Path, *names: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tbdiff.errors import Rejected
-from tbupdate.boot import extlinux, grub, place, systemd_boot, uboot
+from tbupdate.boot import extlinux, flash_kernel, grub, place, systemd_boot, uboot
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.inplace import InPlace
 
@@ -52,12 +52,20 @@ def found(directory: str, environment: str | None) -> list[Chooser]:
     present: list[Chooser] = []
     if grub.grub_directory(directory):
         present.append(InPlace(directory, grub.Grub()))
+    counter = uboot.Environment(environment) if environment is not None else None
+    counts = counter is not None and counter.read() is not None
     if extlinux.configuration(directory):
-        counter = uboot.Environment(environment) if environment is not None else None
-        if counter is not None and counter.read() is not None:
+        if counter is not None and counts:
             present.append(uboot.UBoot(directory, uboot.Words(), counter))
         else:
             present.append(InPlace(directory, extlinux.Extlinux()))
+    elif flash_kernel.is_used(directory):
+        # U-Boot looks for extlinux.conf first.
+        script = flash_kernel.FlashKernel()
+        if counter is not None and counts:
+            present.append(uboot.UBoot(directory, script, counter))
+        else:
+            present.append(InPlace(directory, script))
     if systemd_boot.is_used(directory):
         present.append(systemd_boot.SystemdBoot(directory))
     return present

@@ -1,4 +1,4 @@
-"""U-Boot: extlinux.conf as extlinux has it, and the counter of U-Boot itself, which is in its environment.
+"""U-Boot's own counter, which is in its environment; beside extlinux.conf, or the boot script of flash-kernel.
 
 While `upgrade_available` is 1, U-Boot adds one to `bootcount` at each start; as soon as that is above `bootlimit` it
 runs `altbootcmd` in place of `bootcmd`. Ours boots what stands in `back`: the deployment that was committed last.
@@ -22,10 +22,10 @@ ON, COUNT, LIMIT, OTHERWISE = "upgrade_available", "bootcount", "bootlimit", "al
 GOOD, SEEN = "tb_good", "tb_counts"
 WAS = "tb_was_"
 # Each U-Boot knows one way or another to boot another label: `fallback` is from 2024, the label's name from 2022, the
-# name of the file from 2018. What one does not know it passes over.
+# name of the file from 2018; and the boot script has one of its own. What one does not know it passes over.
 _OTHERWISE = (
     f"bootmeth set extlinux fallback 1; setenv pxe_label_override ${{{GOOD}}}; "
-    f"setenv boot_syslinux_conf {OURS}/{BACK}; run bootcmd"
+    f"setenv boot_syslinux_conf {OURS}/{BACK}; setenv tb_notrial 1; run bootcmd"
 )
 _BORROWED = (ON, COUNT, LIMIT, OTHERWISE)
 
@@ -90,7 +90,7 @@ class Words(Extlinux):
 
 @dataclass(frozen=True)
 class UBoot(InPlace):
-    """U-Boot with its files on the boot partition, and its counter in `environment`."""
+    """U-Boot with its files on the boot partition, whatever leads it to them, and its counter in `environment`."""
 
     environment: Environment = field(default_factory=lambda: Environment(CONFIG))
 

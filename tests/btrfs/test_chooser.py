@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Failed, Rejected
-from tbupdate.boot import finder, place
+from tbupdate.boot import finder, flash_kernel, place
 from tbupdate.boot.chooser import Choice, Chooser, Entry
+from tbupdate.boot.inplace import InPlace
 from tbupdate.boot.uboot import Environment, UBoot
 from tests import bootpart
 
-LOADERS = ("grub", "extlinux", "u-boot", "systemd-boot")
+LOADERS = ("grub", "extlinux", "u-boot", "flash-kernel", "systemd-boot")
 ONE, TWO, THREE = "1.0-000001", "2.0-000002", "3.0-000003"
 
 
@@ -31,10 +32,10 @@ class Part:
         """As the boot loader reads it."""
         found = bootpart.as_loader(self.image, path)
         assert found is not None, path
-        return found.decode()
+        return found.decode(errors="replace")
 
 
-IN_PLACE = pytest.mark.parametrize("part", ["grub", "extlinux", "u-boot"], indirect=True)
+IN_PLACE = pytest.mark.parametrize("part", ["grub", "extlinux", "u-boot", "flash-kernel"], indirect=True)
 
 
 @pytest.fixture(params=LOADERS)
@@ -85,7 +86,8 @@ def test_what_was_written_is_read_again(part: Part) -> None:
 @IN_PLACE
 def test_the_loader_sees_each_step_when_it_returns(part: Part) -> None:
     chooser = ready(part)
-    assert TWO in part.read(f"tb-update/entries/{TWO}{'.cfg' if chooser.name == 'grub' else '.conf'}")
+    assert isinstance(chooser, InPlace)
+    assert TWO in part.read(f"tb-update/entries/{TWO}{chooser.dialect.suffix}")
     chooser.choose(Choice(ONE, TWO, 3, ONE))
     assert TWO in part.read("tb-update/choice")
     assert TWO not in part.read("tb-update/back")
@@ -120,6 +122,11 @@ def test_the_longest_ids_fit(part: Part) -> None:
 
 @IN_PLACE
 def test_what_others_wrote_stays(part: Part) -> None:
+    if part.chooser.name == "flash-kernel":
+        before = (part.directory / "boot.scr").read_bytes()
+        ready(part)
+        assert (part.directory / "boot.scr").read_bytes() == before
+        return
     path = part.directory / ("grub/custom.cfg" if part.chooser.name == "grub" else "extlinux/extlinux.conf")
     os.chown(path, 3, 4)
     before, state = path.read_bytes(), path.stat()
@@ -189,13 +196,14 @@ def test_a_grub_that_does_not_read_custom_cfg_is_refused(part: Part) -> None:
         part.chooser.add(entry(ONE))
         with pytest.raises(Rejected, match=r"custom\.cfg"):
             part.chooser.set_up(Choice(ONE))
+        assert part.chooser.choice() is None
 
 
 def test_the_chooser_is_found_or_none(part: Part, tmp_path: Path) -> None:
     where = str(part.directory)
     assert finder.find_chooser("none", where, running=False) is None
     assert bootpart.chooser(part.directory, part.chooser.name) == part.chooser
-    other = "grub" if part.chooser.name != "grub" else "extlinux"
+    other = "grub" if part.chooser.name != "grub" else "systemd-boot"
     with pytest.raises(Rejected, match=other):
         finder.find_chooser(other, where, running=False)
     bootpart.install(part.directory, other)
@@ -444,3 +452,55 @@ def test_an_environment_that_cannot_be_written_is_said(part: Part) -> None:
 def test_uboot_finds_device_trees_by_their_directory(part: Part) -> None:
     part.chooser.add(replace(entry(ONE), devicetree="dtbs"))
     assert "FDTDIR /tb-update/k-0/dtbs\n" in part.read(f"tb-update/entries/{ONE}.conf")
+
+
+# --- flash-kernel -----------------------------------------------------------------------------------------------------
+
+FLASH_KERNEL = pytest.mark.parametrize("part", ["flash-kernel"], indirect=True)
+
+
+@FLASH_KERNEL
+def test_flash_kernel_is_run_where_its_script_lacks_our_part(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    bootpart.write_script(part.directory, part=False)
+    part.chooser.add(entry(ONE))
+    with pytest.raises(Rejected, match="does not boot what tb-update chooses"):
+        part.chooser.set_up(Choice(ONE))
+    assert part.chooser.choice() is None
+    # Its double: there is none for every machine that tests run on.
+    programs = part.image.with_name("bin")
+    programs.mkdir()
+    bootpart.write_script(programs, part=True)
+    double = programs / "flash-kernel"
+    double.write_text(f"#!/bin/sh\ncp {programs}/boot.scr {part.directory}/\n")
+    double.chmod(0o755)
+    monkeypatch.setattr(flash_kernel, "USUAL", str(part.directory))
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    part.chooser.set_up(Choice(ONE))
+    assert part.chooser.choice() == Choice(ONE)
+    assert flash_kernel.PART.decode() in part.read("boot.scr")
+    double.write_text("#!/bin/sh\necho 'Unsupported platform' >&2\nexit 1\n")
+    bootpart.write_script(part.directory, part=False)
+    with pytest.raises(Rejected, match="flash-kernel failed: Unsupported platform"):
+        part.chooser.set_up(Choice(ONE))
+    # It knew of us before, so what it was told stays.
+    assert part.chooser.choice() == Choice(ONE)
+
+
+@FLASH_KERNEL
+def test_a_boot_script_of_somebody_else_is_none_of_ours(part: Part) -> None:
+    bootpart.write_script(part.directory, part=False)
+    assert finder.found(str(part.directory), None) == []
+
+
+@FLASH_KERNEL
+def test_with_an_environment_uboot_counts_also_for_flash_kernel(part: Part) -> None:
+    bootpart.make_environment(part.directory, *bootpart.ENVIRONMENTS)
+    part.chooser = bootpart.chooser(part.directory)
+    assert part.chooser.name == "flash-kernel"
+    chooser = ready(part)
+    assert chooser.coverage.counts
+    chooser.choose(Choice(ONE, TWO, 1, ONE))
+    bootpart.count(chooser)
+    assert bootpart.next_block(chooser) == "back"
+    assert chooser.choice() == Choice(ONE, TWO, 0, ONE)
+    assert "setenv tb_notrial 1;" in environment(part)["altbootcmd"]

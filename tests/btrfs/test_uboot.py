@@ -25,11 +25,19 @@ ONE, TWO = "1.0-000001", "2.0-000002"
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, str]]:
     """A disk with two entries, the second on trial, and what is the altbootcmd then."""
+    with make_disk(tmp_path, getattr(request, "param", "u-boot")) as made:
+        yield made
+
+
+@contextmanager
+def make_disk(tmp_path: Path, loader: str) -> Iterator[tuple[Path, str]]:
     folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-uboot"
     folder.mkdir()
-    with bootpart.partition(folder, "u-boot") as (directory, image):
+    with bootpart.partition(folder, loader) as (directory, image):
+        if loader == "flash-kernel":
+            bootpart.make_environment(directory, *bootpart.ENVIRONMENTS)
         chooser = bootpart.chooser(directory)
         assert isinstance(chooser, UBoot)
         for number, deployment in enumerate((ONE, TWO), 1):
@@ -101,11 +109,15 @@ def uboot(disk: Path) -> Iterator[Console]:
 
 def booted(console: Console, command: str) -> str:
     """The entry that comes first: its kernel is none, so all others follow."""
-    console.type(f"setenv boot_targets virtio0; {command}")
-    said = console.wait(PROMPT).decode("ascii", "replace")
+    said = told(console, command)
     found = re.search(r"Retrieving file: /tb-update/(k-\d)/vmlinuz\s+append: (.*?)\s*$", said, re.MULTILINE)
     assert found is not None, said
     return f"{found[1]} {found[2]}"
+
+
+def told(console: Console, command: str) -> str:
+    console.type(f"setenv boot_targets virtio0; {command}")
+    return console.wait(PROMPT).decode("ascii", "replace")
 
 
 def test_uboot_boots_the_trial_and_goes_back(disk: tuple[Path, str]) -> None:
@@ -123,3 +135,18 @@ def test_uboot_goes_back_also_where_it_knows_labels_only(disk: tuple[Path, str])
     assert only_label != otherwise
     with uboot(whole) as console:
         assert booted(console, only_label) == f"k-1 root=UUID=x quiet tb.id={ONE}"
+
+
+@pytest.mark.parametrize("disk", ["flash-kernel"], indirect=True)
+def test_the_boot_script_boots_the_trial_and_goes_back(disk: tuple[Path, str]) -> None:
+    """The part of ours in the script of flash-kernel; the kernels are none, so it says what it would start, in turn."""
+    whole, otherwise = disk
+    # A board has an address for device trees, this machine has none.
+    board = "setenv fdt_addr_r 5000000; "
+    for command, ids in (("run bootcmd", [TWO, ONE]), (otherwise, [ONE, ONE])):
+        with uboot(whole) as console:
+            said = told(console, board + command)
+            starts = re.findall(r"^tb-update: .*quiet root=UUID=x quiet tb\.id=(\S+)(.*)", said, re.MULTILINE)
+            assert [start[0] for start in starts] == ids, said
+            assert [start[1].strip() for start in starts] == ["panic=10" if TWO in ids else ""] * 2
+            assert "the kernel of flash-kernel" in said
