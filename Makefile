@@ -100,6 +100,7 @@ bench: $(READY)
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
 SHARE := /usr/share
+INITCPIO := /usr/lib/initcpio
 UNITS := /usr/lib/systemd/system
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update
 install:
@@ -120,6 +121,8 @@ install:
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
 	install -D boot-hooks/initramfs-tools/scripts/local-premount/tb-update \
 	    '$(DESTDIR)$(SHARE)/initramfs-tools/scripts/local-premount/tb-update'
+	install -D boot-hooks/initcpio/install/tb-update '$(DESTDIR)$(INITCPIO)/install/tb-update'
+	install -D boot-hooks/initcpio/hooks/tb-update '$(DESTDIR)$(INITCPIO)/hooks/tb-update'
 	install -D -m644 boot-hooks/flash-kernel/tb-update '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update'
 	install -D -t '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' boot-hooks/dracut/module-setup.sh boot-hooks/dracut/tb-update.sh
 	install -d '$(DESTDIR)/etc/init.d'
@@ -141,7 +144,7 @@ uninstall:
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
 	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
-	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update'
+	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update' '$(DESTDIR)$(INITCPIO)'/*/tb-update
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 
 clean:
