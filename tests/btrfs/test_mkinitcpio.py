@@ -70,7 +70,10 @@ def test_it_is_run_with_the_device_of_the_root(tmp_path: Path) -> None:
     for answer, said in (("echo /dev/sdx2", "boot of /dev/sdx2\n"), ("return 1", "")):
         init = f"resolve_device() {{ [ $1 = UUID=5 ] && {answer}; }}; root=UUID=5; . /hooks/tb-update; run_hook"
         ran = subprocess.run(
-            ["chroot", tmp_path, "/usr/bin/ash", "-c", init], capture_output=True, text=True, env={"PATH": "/usr/sbin:/usr/bin"}
+            ["chroot", tmp_path, "/usr/bin/ash", "-c", init],
+            capture_output=True,
+            text=True,
+            env={"PATH": "/usr/sbin:/usr/bin"},
         )
         assert (ran.stdout, ran.stderr) == (said, "")
 
