@@ -15,7 +15,7 @@ from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.legacy.commands import START as LEGACY_START
-from tbdiff.opened import OpenedImage, changing, check_empty
+from tbdiff.opened import Expect, OpenedImage, anything, changing, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
 from tbdiff.rebuild import Rebuilt, rebuild
@@ -99,10 +99,13 @@ class Image(OpenedImage):
         streams.release(META)
         return Changes(delta, labels.decode(streams.read(LABELS, streams.left(LABELS)), delta))
 
-    def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
+    def apply(
+        self, tree: Path, base: Listing | None = None, progress: Progress = quiet, expect: Expect = anything
+    ) -> Listing:
         """Turn `tree`, which must be the image's base, into its target; return the target's listing.
 
-        `base` is the listing of the tree where it is known; else the tree is read. Rejected: the tree is as it was.
+        `base` is the listing of the tree where it is known; else the tree is read. `expect` is shown the target's
+        listing before any content is read, and may raise. Rejected: the tree is as it was.
         """
         encoders = self._encoders()
         with changing(tree) as writer:
@@ -113,6 +116,7 @@ class Image(OpenedImage):
             rebuilt = rebuild(base, contents.delta)
             self._check_target(rebuilt)
             self.check_space(tree)
+            expect(rebuilt.target)
             needs = needed(base, rebuilt.target)
             staging = writer.begin(base)
             for _ in assemble(Contents(streams, base, needs), staging, base, needs, encoders):

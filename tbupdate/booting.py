@@ -6,6 +6,7 @@ import re
 
 from tbupdate import marks
 from tbupdate.boot.chooser import Choice
+from tbupdate.boot.kernel import Overrides
 from tbupdate.bootvocabulary import (
     AddEntry,
     Choose,
@@ -20,6 +21,11 @@ from tbupdate.bootvocabulary import (
 from tbupdate.record import Record
 from tbupdate.steps import SetDefault, SetMark, Step, SyncFileSystem
 from tbupdate.system import Boot, Deployment, System
+
+
+def kernel(system: System, record: Record) -> Overrides | None:
+    """Where the boot files are that are to be brought to /boot; None where it is left alone."""
+    return record.boot_files if system.choice is not None else None
 
 
 def require(system: System, name: str, record: Record) -> tuple[Step, ...]:

@@ -75,7 +75,7 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     prepare: tuple[Step, ...] = (
         SetMark(marks.DEPLOYING, new),
         begin,
-        ApplyImage(unfinished, base.id if base else None),
+        ApplyImage(unfinished, base.id if base else None, booting.kernel(system, record)),
         *booting.require(system, unfinished, record),
         WriteRecord(record),
         SyncFileSystem(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tbupdate.boot.kernel import Overrides
 from tbupdate.bootvocabulary import (
     AddEntry,
     Choose,
@@ -107,10 +108,14 @@ class RemoveDirectories:
 
 @dataclass(frozen=True)
 class ApplyImage:
-    """Turn a snapshot of `base` (an empty subvolume without) into the image's target."""
+    """Turn a snapshot of `base` (an empty subvolume without) into the image's target.
+
+    `kernel`: where the boot files are that go to /boot later, so that room for them is looked for before all else.
+    """
 
     name: str
     base: str | None
+    kernel: Overrides | None = None
 
     def __str__(self) -> str:
         return f"apply the image to {SNAPSHOTS}/{self.name} and check every file of it"

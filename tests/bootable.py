@@ -10,7 +10,7 @@ from pathlib import Path
 from tbupdate import conversion, perform, planning, upkeep
 from tbupdate.boot.chooser import Chooser
 from tbupdate.record import Record
-from tbupdate.site import Site
+from tbupdate.site import Applicable, Site
 from tbupdate.steps import Plan
 from tbupdate.system import System
 from tests import bootpart, device
@@ -62,7 +62,7 @@ class Device:
     image: Path
     chooser: Chooser
 
-    def site(self, image: TinyImage | None = None) -> Site:
+    def site(self, image: Applicable | None = None) -> Site:
         return Site(str(self.top), image, chooser=self.chooser, options="quiet")
 
     def survey(self) -> System:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tbdiff.create import create_image
 from tbdiff.errors import Failed, NothingToDo, Rejected
-from tbupdate import conversion, doctor, status, upkeep
+from tbdiff.image import open_image
+from tbupdate import conversion, doctor, perform, planning, status, upkeep
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.inplace import InPlace
@@ -196,6 +199,34 @@ def test_a_full_boot_partition_is_said_before_anything_is_written(make_btrfs: Ma
         settled(dev)
         dev.deploy(SECOND)
         assert dev.boots() == "second"
+
+
+def test_room_on_boot_is_looked_for_before_any_content_is_read(make_btrfs: MakeBtrfs, tmp_path: Path) -> None:
+    """The image ends in bytes that are wrong: whoever read that far would say so."""
+    trees = [tmp_path / "one", tmp_path / "two"]
+    for tree, size in zip(trees, (9 << 20, 20 << 20), strict=True):
+        bootable.bootable("6.1.0-2", size)(tree)
+        (tree / "etc").mkdir()
+        (tree / "etc/system").write_text(tree.name)
+        # Bytes that stay as many when they are packed.
+        (tree / "boot/vmlinuz-6.1.0-2").write_bytes(random.Random(size).randbytes(size))
+    with a_device(make_btrfs, tmp_path, "grub", 24 << 20) as dev:
+        for tree, words in ((trees[1], "not enough space on .*/boot"), (trees[0], "damaged")):
+            path = tmp_path / f"{tree.name}.tbdiff"
+            create_image(None, tree, path)
+            with path.open("r+b") as file:
+                file.seek(-100, os.SEEK_END)
+                file.write(b"x" * 50)
+            before = sorted(dev.boot.rglob("*"))
+            with (
+                open_image(str(path), None, unsigned_ok=True) as image,
+                pytest.raises((Rejected, Failed), match=words) as ended,
+            ):
+                plan = planning.plan_deploy(dev.survey(), image.manifest, device.offer("x", allow_downgrade=True))
+                perform.perform(plan, dev.site(image), NOW)
+            assert "nothing was changed" in str(ended.value) or words == "damaged"
+            assert sorted(dev.boot.rglob("*")) == before
+            settled(dev)
 
 
 def test_what_failed_before_is_not_installed_again_by_itself(dev: Device) -> None:
