@@ -134,7 +134,9 @@ def summary(system: System) -> list[str]:
 def _back(system: System) -> Deployment | None:
     if system.default is None:
         return system.get(way_back(system, "", system.marks.good))
-    return system.good if system.pending is not None else system.previous
+    if system.pending is not None:
+        return system.good
+    return system.get(way_back(system, system.default.id, system.marks.good))
 
 
 def advice(system: System) -> list[str]:
