@@ -17,7 +17,7 @@ PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
             busybox, dosfstools, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils, \
-            u-boot-qemu, u-boot-tools
+            systemd-journal-remote, u-boot-qemu, u-boot-tools
 PYTHONS  := tbdiff tbupdate tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from tbupdate.boot.chooser import Choice
 from tbupdate.boot.inplace import InPlace
 from tbupdate.config import Config
 from tbupdate.steps import Plan
-from tests import bootable, bootpart, device, rig
+from tests import bootable, bootpart, device, journals, rig
 from tests.bootable import Device
 from tests.conftest import MakeBtrfs
 from tests.device import NOW, TinyImage
@@ -280,6 +282,31 @@ def test_a_trial_that_the_hook_gave_up(dev: Device) -> None:
     events = [line for line in (dev.top / "tb-update/history.jsonl").read_text().splitlines() if "fallback" in line]
     assert len(events) == 1
     assert "it has no init" in events[0]
+
+
+def test_what_the_boot_logged_that_failed_is_kept(make_btrfs: MakeBtrfs, tmp_path: Path) -> None:
+    with a_device(make_btrfs, tmp_path, "grub") as dev:
+        first = dev.survey().marks.good
+        second = dev.deploy(SECOND)
+        root = next(kept for kept in dev.survey().deployments if kept.id == second).roots[0]
+        lines = [journals.started(second), *(f"line {n}" for n in range(50)), "it hangs here"]
+        journals.write_journal(dev.top / "snapshots" / root.name, {"7": lines})
+        dev.chooser.choose(Choice(first or "", second, 0, first))
+        told = ["--top", str(dev.top), "--boot", str(dev.boot)]
+        tb_update = [sys.executable, "-m", "tbupdate", *told]
+        # Any command that changes something finds out; this one has nothing else to do.
+        assert subprocess.run([*tb_update, "prune"], capture_output=True).returncode == 4
+        said = subprocess.run([*tb_update, "status"], capture_output=True, text=True, check=True).stdout
+        assert f"failed:       {second}: its kernel came to nothing" in said
+        assert f"on the boot {'7' * 32}, which logged last at" in said
+        assert re.search(r"\| .*it hangs here\n", said)
+        failed = json.loads(subprocess.run([*tb_update, "status", "--json"], capture_output=True).stdout)["failed"]
+        assert (failed["id"], failed["boot"]) == (second, "7" * 32)
+        assert len(failed["log"]) == 40
+        assert failed["log"][-1].endswith("it hangs here")
+        events = subprocess.run([*tb_update, "history"], capture_output=True, text=True, check=True).stdout
+        assert f"boot {'7' * 32}" in events
+        assert "it hangs here" in events
 
 
 # --- doctor and status ------------------------------------------------------------------------------------------------

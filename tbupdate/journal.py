@@ -1,0 +1,123 @@
+"""The end of the log of a boot: of this one, or of the last one of a deployment that was left since."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tbupdate import syscalls
+from tbupdate.boot.kernel import opened, read
+
+LINES = 40
+JOURNAL = "var/log/journal"
+# Where there is no journal.
+FILES = ("var/log/syslog", "var/log/messages")
+_LIMIT = 60
+_LINE = 256
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The last lines of a boot's log; which boot it was, as journalctl knows it, and when it wrote the last of them."""
+
+    lines: tuple[str, ...] = ()
+    boot: str = ""
+    logged: str = ""
+
+    def to_fields(self) -> dict[str, object]:
+        """For the history."""
+        return {"boot": self.boot, "logged": self.logged, "log": self.lines}
+
+
+NO_LOG = Tail()
+
+
+def of_this_boot() -> Tail:
+    """What this boot has logged so far."""
+    tail = _read([], "0")
+    return tail if tail.lines else Tail(_end_of_files("/"))
+
+
+def of_deployment(deployment: str, root: str | None) -> Tail:
+    """What the last boot of a deployment logged, in its own `root` or, where logs are shared, in that of this system.
+
+    A boot that ended before anything was written to the disk has no log.
+    """
+    places: list[list[str]] = []
+    if root is not None and _is_inside(root, JOURNAL):
+        places.append(["--directory", os.path.join(root, JOURNAL)])
+    for place in (*places, []):
+        boot = _find_boot(place, deployment)
+        tail = _read(place, boot) if boot else NO_LOG
+        if tail.lines:
+            return tail
+    return Tail(_end_of_files(root)) if root is not None else NO_LOG
+
+
+def _find_boot(place: list[str], deployment: str) -> str:
+    """The last boot whose kernel was started for that deployment."""
+    words = rf"command line: .*\btb\.id={re.escape(deployment)}( |$)"
+    told = _journalctl([*place, "-n", "1", "-o", "json", "--output-fields=_BOOT_ID", "-g", words, "_TRANSPORT=kernel"])
+    return _field(told, "_BOOT_ID")
+
+
+def _read(place: list[str], boot: str) -> Tail:
+    lines = _journalctl([*place, "-b", boot, "-n", str(LINES), "-o", "short-monotonic"])
+    last = _journalctl([*place, "-b", boot, "-n", "1", "-o", "json", "--output-fields=_BOOT_ID"])
+    when = _field(last, "__REALTIME_TIMESTAMP")
+    logged = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(when) // 1_000_000)) if when.isdecimal() else ""
+    return Tail(tuple(_plain(lines)[-LINES:]), _field(last, "_BOOT_ID"), logged)
+
+
+def _journalctl(arguments: list[str]) -> bytes:
+    try:
+        told = subprocess.run(
+            ["journalctl", "--no-pager", "-q", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LIMIT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return b""
+    return told.stdout if told.returncode == 0 else b""
+
+
+def _field(told: bytes, name: str) -> str:
+    try:
+        return str(json.loads(told).get(name, ""))
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _end_of_files(root: str) -> tuple[str, ...]:
+    for path in FILES:
+        try:
+            with opened(root) as directory, read(directory, path) as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LINES * _LINE))
+                told = file.read(LINES * _LINE)
+        except OSError:
+            continue
+        if told.strip():
+            return tuple(_plain(told)[-LINES:])
+    return ()
+
+
+def _plain(told: bytes) -> list[str]:
+    lines: Iterable[str] = told.decode("utf-8", "replace").splitlines()
+    return ["".join(c for c in line if c.isprintable()) for line in lines]
+
+
+def _is_inside(root: str, path: str) -> bool:
+    """Whether a root has a directory there itself: a link would lead into this system."""
+    try:
+        with opened(root) as directory:
+            os.close(syscalls.open_inside(directory, path))
+    except OSError:
+        return False
+    return os.path.realpath(os.path.join(root, path)) == os.path.join(os.path.realpath(root), path)
