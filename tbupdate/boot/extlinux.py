@@ -7,9 +7,13 @@ import re
 from dataclasses import dataclass
 
 from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry
-from tbupdate.boot.inplace import CHOICE, ENTRIES, add_line, remove_line
+from tbupdate.boot.inplace import CHOICE, ENTRIES, add_end, add_line, remove_end, remove_line
 
 LINE = f"INCLUDE /{OURS}/{CHOICE}"
+# U-Boot puts what is included behind the end of the text that includes it. Since 2023 there is nothing but the heap of
+# U-Boot, which hangs then. It takes a zero for the end of a text: so room can be kept within the file, which U-Boot
+# reads up to 64 KiB.
+ROOM = b"# Behind this line U-Boot finds room for what is included.\n\0" + b"\n" * 32768
 _WORDS = re.compile(r"^# tb-update default=(\S+) trial=(\S*) tries=(\d+) back=(\S*)$", re.MULTILINE)
 
 
@@ -56,10 +60,19 @@ class Extlinux:
         return "\n".join([*lines, ""])
 
     def include(self, directory: str) -> None:
-        add_line(configuration(directory), LINE)
+        path = configuration(directory)
+        add_line(path, LINE)
+        if not is_syslinux(directory):
+            add_end(path, ROOM)
 
     def exclude(self, directory: str) -> None:
+        remove_end(configuration(directory), ROOM)
         remove_line(configuration(directory), LINE)
+
+
+def is_syslinux(directory: str) -> bool:
+    """Whether it is extlinux itself that reads its file, and not U-Boot, which reads the same."""
+    return any(os.path.isfile(os.path.join(directory, name)) for name in ("extlinux/ldlinux.sys", "ldlinux.sys"))
 
 
 def configuration(directory: str) -> str:

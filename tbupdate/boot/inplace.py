@@ -174,6 +174,25 @@ def add_line(path: str, line: str) -> None:
         _rewrite(path, before + ending + line.encode() + b"\n")
 
 
+def add_end(path: str, end: bytes) -> None:
+    """Let a file of somebody else, which is there, end in bytes of ours."""
+    with open(path, "rb") as file:
+        before = file.read()
+    if not before.endswith(end):
+        _rewrite(path, before.replace(end, b"") + end)
+
+
+def remove_end(path: str, end: bytes) -> None:
+    """Take them away again, wherever they are by now."""
+    try:
+        with open(path, "rb") as file:
+            before = file.read()
+    except FileNotFoundError:
+        return
+    if end in before:
+        _rewrite(path, before.replace(end, b""))
+
+
 def remove_line(path: str, line: str) -> None:
     """Take our line away again; a file that held nothing else goes with it."""
     try:

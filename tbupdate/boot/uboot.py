@@ -99,7 +99,11 @@ class UBoot(InPlace):
         said = self._said()
         one = "" if self.environment.is_redundant else "; its environment has no second copy: a power cut can spoil it"
         if said.get(OTHERWISE) != _OTHERWISE:
-            return Coverage(False, f"somebody has changed U-Boot's {OTHERWISE}, so that it does not go back by itself")
+            return Coverage(
+                False,
+                f"somebody has changed U-Boot's {OTHERWISE}, so that it does not go back by itself; as it was: "
+                f"fw_setenv {OTHERWISE} '{_OTHERWISE}'",
+            )
         if said.get(SEEN) == "no":
             return Coverage(
                 False,

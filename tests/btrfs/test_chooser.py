@@ -133,7 +133,8 @@ def test_what_others_wrote_stays(part: Part) -> None:
     chooser = ready(part)
     after = path.read_bytes()
     assert after.startswith(before)
-    assert len(after.splitlines()) == len(before.splitlines()) + 1
+    mine = after.partition(b"\0")[0].splitlines()[len(before.splitlines()) :]
+    assert [line for line in mine if not line.startswith(b"#")] == [b"INCLUDE /tb-update/choice"] or len(mine) == 1
     assert (path.stat().st_mode, path.stat().st_uid, path.stat().st_gid) == (state.st_mode, 3, 4)
     chooser.set_up(Choice(ONE))
     assert path.read_bytes() == after
@@ -446,6 +447,27 @@ def test_an_environment_that_cannot_be_written_is_said(part: Part) -> None:
     with pytest.raises(Failed, match="cannot be written"):
         chooser.environment.write({"tb_x": "x" * bootpart.ENVIRONMENT_SIZE})
     assert chooser.choice() == Choice(ONE)
+
+
+def test_uboot_gets_room_for_what_is_included_and_extlinux_does_not(part: Part) -> None:
+    """(What U-Boot makes of it: test_uboot.)"""
+    path = part.directory / "extlinux/extlinux.conf"
+    if not path.exists():
+        return
+    chooser = ready(part)
+    text = path.read_bytes()
+    assert text.count(b"\0") == 1
+    assert 32000 < len(text) < 65536
+    assert b"INCLUDE /tb-update/choice\n" in text.partition(b"\0")[0]
+    # Somebody adds to the end of the file; set up again, it is in front of the room.
+    path.write_bytes(text + b"LABEL mine\n")
+    chooser.set_up(Choice(ONE))
+    assert b"LABEL mine\n" in path.read_bytes().partition(b"\0")[0]
+    chooser.take_down()
+    assert path.read_bytes() == bootpart.EXTLINUX_CONF.encode() + b"LABEL mine\n"
+    (part.directory / "extlinux/ldlinux.sys").touch()
+    chooser.set_up(Choice(ONE))
+    assert b"\0" not in path.read_bytes()
 
 
 @UBOOT

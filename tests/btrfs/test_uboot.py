@@ -109,8 +109,9 @@ def uboot(disk: Path) -> Iterator[Console]:
 
 def booted(console: Console, command: str) -> str:
     """The entry that comes first: its kernel is none, so all others follow."""
-    said = told(console, command)
-    found = re.search(r"Retrieving file: /tb-update/(k-\d)/vmlinuz\s+append: (.*?)\s*$", said, re.MULTILINE)
+    console.type(f"setenv boot_targets virtio0; {command}")
+    said = (console.wait(b"append: ") + b"append: " + console.wait(b"\n")).decode("ascii", "replace")
+    found = re.search(r"Retrieving file: /tb-update/(k-\d)/(?:vmlinuz|initrd)\s+append: (.*?)\s*$", said, re.MULTILINE)
     assert found is not None, said
     return f"{found[1]} {found[2]}"
 
