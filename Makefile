@@ -16,8 +16,7 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, dosfstools, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils, \
-            systemd-journal-remote, u-boot-qemu, u-boot-tools
+            busybox, dosfstools, grub-common, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils
 PYTHONS  := tbdiff tbupdate tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
@@ -100,7 +99,6 @@ bench: $(READY)
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
 SHARE := /usr/share
-INITCPIO := /usr/lib/initcpio
 UNITS := /usr/lib/systemd/system
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update
 install:
@@ -121,9 +119,6 @@ install:
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
 	install -D boot-hooks/initramfs-tools/scripts/local-premount/tb-update \
 	    '$(DESTDIR)$(SHARE)/initramfs-tools/scripts/local-premount/tb-update'
-	install -D boot-hooks/initcpio/install/tb-update '$(DESTDIR)$(INITCPIO)/install/tb-update'
-	install -D boot-hooks/initcpio/hooks/tb-update '$(DESTDIR)$(INITCPIO)/hooks/tb-update'
-	install -D -m644 boot-hooks/flash-kernel/tb-update '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update'
 	install -D -t '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' boot-hooks/dracut/module-setup.sh boot-hooks/dracut/tb-update.sh
 	install -d '$(DESTDIR)/etc/init.d'
 	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/init.d/tb-update >'$(DESTDIR)/etc/init.d/tb-update'
@@ -144,7 +139,6 @@ uninstall:
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
 	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
-	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update' '$(DESTDIR)$(INITCPIO)'/*/tb-update
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 
 clean:

@@ -15,7 +15,7 @@ from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.legacy.commands import START as LEGACY_START
-from tbdiff.opened import Expect, OpenedImage, anything, changing, check_empty
+from tbdiff.opened import OpenedImage, changing, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
 from tbdiff.rebuild import Rebuilt, rebuild
@@ -65,7 +65,7 @@ class Image(OpenedImage):
         way, head = self.manifest.way, self._source.position
         signatures = head - len(MAGIC) - 8 - len(self._head.target) - len(self._head.way)
         chunks = Chunks(self._source, way)
-        streams = Metered(way.streams, frames_of(chunks))
+        streams = Metered(way.streams, frames_of(chunks), way.lzma)
         contents = self._contents(streams)
         found = costs.weigh(streams)
         streams.check_end(chunks)
@@ -90,7 +90,7 @@ class Image(OpenedImage):
     def _streams(self) -> tuple[Chunks, Streams]:
         way = self.manifest.way
         chunks = Chunks(self._source, way)
-        return chunks, Streams(way.streams, frames_of(chunks))
+        return chunks, Streams(way.streams, frames_of(chunks), way.lzma)
 
     def _contents(self, streams: Streams) -> Changes:
         if max(streams.left(META), streams.left(LABELS)) > META_MAX:
@@ -99,13 +99,10 @@ class Image(OpenedImage):
         streams.release(META)
         return Changes(delta, labels.decode(streams.read(LABELS, streams.left(LABELS)), delta))
 
-    def apply(
-        self, tree: Path, base: Listing | None = None, progress: Progress = quiet, expect: Expect = anything
-    ) -> Listing:
+    def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
         """Turn `tree`, which must be the image's base, into its target; return the target's listing.
 
-        `base` is the listing of the tree where it is known; else the tree is read. `expect` is shown the target's
-        listing before any content is read, and may raise. Rejected: the tree is as it was.
+        `base` is the listing of the tree where it is known; else the tree is read. Rejected: the tree is as it was.
         """
         encoders = self._encoders()
         with changing(tree) as writer:
@@ -116,7 +113,6 @@ class Image(OpenedImage):
             rebuilt = rebuild(base, contents.delta)
             self._check_target(rebuilt)
             self.check_space(tree)
-            expect(rebuilt.target)
             needs = needed(base, rebuilt.target)
             staging = writer.begin(base)
             for _ in assemble(Contents(streams, base, needs), staging, base, needs, encoders):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +22,6 @@ from tbdiff.tree import STAGING, Progress, quiet
 from tbdiff.writer import TransformError, TreeWriter
 
 Self = TypeVar("Self", bound="OpenedImage")
-Expect = Callable[[Listing], None]
-
-
-def anything(target: Listing) -> None:
-    """What is expected of a target by who takes any."""
 
 
 class OpenedImage(ABC):
@@ -68,13 +63,10 @@ class OpenedImage(ABC):
         """What it changes, in words."""
 
     @abstractmethod
-    def apply(
-        self, tree: Path, base: Listing | None = None, progress: Progress = quiet, expect: Expect = anything
-    ) -> Listing:
+    def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
         """Turn `tree`, which must be the image's base, into its target; return the target's listing.
 
-        `base` is the listing of the tree where it is known; else the tree is read. `expect` is shown the target's
-        listing as soon as that is known, and may raise. Rejected: the tree is as it was.
+        `base` is the listing of the tree where it is known; else the tree is read. Rejected: the tree is as it was.
         """
 
     @abstractmethod

@@ -6,7 +6,6 @@ import re
 
 from tbupdate import marks
 from tbupdate.boot.chooser import Choice
-from tbupdate.boot.kernel import Overrides
 from tbupdate.bootvocabulary import (
     AddEntry,
     Choose,
@@ -21,11 +20,6 @@ from tbupdate.bootvocabulary import (
 from tbupdate.record import Record
 from tbupdate.steps import SetDefault, SetMark, Step, SyncFileSystem
 from tbupdate.system import Boot, Deployment, System
-
-
-def kernel(system: System, record: Record) -> Overrides | None:
-    """Where the boot files are that are to be brought to /boot; None where it is left alone."""
-    return record.boot_files if system.choice is not None else None
 
 
 def require(system: System, name: str, record: Record) -> tuple[Step, ...]:
@@ -95,14 +89,6 @@ def switch(system: System, root: str, choice: Choice) -> tuple[Step, ...]:
 def keep(system: System, deployment: str, back: str | None) -> tuple[Step, ...]:
     """What was tried becomes what boots in any case."""
     return (Choose(Choice(deployment, back=back)),) if system.choice is not None else ()
-
-
-def stop_counting(system: System) -> tuple[Step, ...]:
-    """Stop a counter of the boot loader's that a cut, or the hook, has left running for nobody."""
-    choice = system.choice
-    if choice is None or choice.trial is not None or choice.tries == 0:
-        return ()
-    return (Choose(Choice(choice.default, back=choice.back)),)
 
 
 def mark_bad(kept: Deployment, reason: str) -> tuple[Step, ...]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 
-from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbupdate import layout
-from tbupdate.boot import generator, initrd, kernel, kernelsets, listed
+from tbupdate.boot import generator, initrd, kernel, kernelsets
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.kernel import BootFiles, Overrides, opened
 from tbupdate.bootvocabulary import (
@@ -78,19 +77,6 @@ def _find(site: Site, name: str, overrides: Overrides, installed: bool) -> tuple
         if there is not None:
             return _chooser(site).directory, there
     return tree, kernel.find(tree, overrides)
-
-
-def require_room(site: Site, target: Listing, overrides: Overrides) -> None:
-    """Refuse a kernel that will not fit on the boot partition, as soon as a listing tells of it.
-
-    A listing does not tell all: whether the system can boot is decided when it is there.
-    """
-    try:
-        files = listed.find(target, overrides)
-    except Rejected:
-        return
-    chooser = _chooser(site)
-    kernelsets.require_room(chooser.directory, files, _used(chooser))
 
 
 def _put_kernel(site: Site, tree: str, found: BootFiles) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tbupdate.boot.chooser import DEVICETREES, Choice, Entry
+from tbupdate.boot.chooser import Choice, Entry
 from tbupdate.boot.kernel import Overrides
 from tbupdate.layout import SNAPSHOTS
 
@@ -49,8 +49,7 @@ class AddEntry:
 
     def with_kernels(self, kernels: str, files: frozenset[str]) -> Entry:
         """The entry, when it is known which set it boots."""
-        directory = DEVICETREES if any(name.startswith(f"{DEVICETREES}/") for name in files) else ""
-        tree = "devicetree" if "devicetree" in files else directory
+        tree = "devicetree" if "devicetree" in files else ""
         return Entry(self.deployment, self.title, kernels, "initrd" in files, tree, self.options)
 
 

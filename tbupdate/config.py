@@ -50,7 +50,7 @@ class Boot(_Table):
     Without `options`, new entries have those of the entry before, or those that the kernel was started with.
     """
 
-    chooser: Literal["auto", "none", "grub", "extlinux", "u-boot", "flash-kernel", "systemd-boot"] = "auto"
+    chooser: Literal["auto", "none", "grub", "extlinux", "systemd-boot"] = "auto"
     options: str = ""
     tries: Annotated[int, pydantic.Field(ge=1, le=9)] = 3
 

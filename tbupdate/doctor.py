@@ -201,7 +201,7 @@ def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:
 def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Iterator[Finding]:
     if chooser is None:
         where = boot or (finder.USUAL if system.booted_id is not None else None)
-        there = ", ".join(one.name for one in finder.found(where, None)) if where is not None else ""
+        there = ", ".join(one.name for one in finder.found(where)) if where is not None else ""
         yield Finding(
             "chooser",
             "the kernel is managed elsewhere: an update brings no kernel to /boot, and nothing goes back by itself"

@@ -17,6 +17,7 @@ REQUIRED, WANTED = "required.d", "wanted.d"
 SUMMARY = "/run/tb-update/health.json"
 # It is there while something is on trial: the units need not start a program to learn that nothing is.
 TRIAL = "/run/tb-update/trial"
+LOGS = ("/var/log/syslog", "/var/log/messages")
 _TAIL = 400
 _SUMMARY_MAX = 1 << 20
 
@@ -124,6 +125,25 @@ def kept(path: str = SUMMARY) -> list[Result]:
 def fields(results: Iterable[Result]) -> list[dict[str, object]]:
     """The results, for programs."""
     return [asdict(one) for one in results]
+
+
+def read_log(lines: int = 40, files: Iterable[str] = LOGS) -> list[str]:
+    """The end of this boot's log: the journal's, else that of the system's log file."""
+    try:
+        told = subprocess.run(
+            ["journalctl", "-b", "-n", str(lines), "--no-pager", "-q", "-o", "short-monotonic"],
+            capture_output=True,
+            timeout=60,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        told = b""
+    for path in files:
+        if not told.strip() and os.path.isfile(path):
+            with open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - (lines << 8)))
+                told = file.read()
+    return told.decode("utf-8", "replace").splitlines()[-lines:]
 
 
 def _names(directory: str) -> list[str]:

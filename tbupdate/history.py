@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,17 +52,6 @@ def append(path: str, event: Event) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def last_failure(events: Sequence[Mapping[str, Any]], bad: Container[str]) -> dict[str, Any] | None:
-    """What failed last, of the deployments that are `bad`; None if another was committed since."""
-    for event in reversed(events):
-        if event.get("event") == "commit":
-            return None
-        if event.get("event") in ("fallback", "rollback") and event.get("from") in bad:
-            said = {"id": event["from"], "time": event.get("time")}
-            return said | {key: event.get(key) for key in ("reason", "boot", "logged")} | {"log": event.get("log", [])}
-    return None
 
 
 def read(path: str) -> list[dict[str, Any]]:

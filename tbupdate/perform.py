@@ -225,8 +225,8 @@ def _do_with_trees(step: Step, site: Site) -> None:
             _tidy(step, site)
         case FreeFstab(name):
             fstab.free(site.path(name))
-        case ApplyImage():
-            _apply(step, site)
+        case ApplyImage(name, base):
+            _apply(name, base, site)
         case ReadTree(name):
             _read(name, site)
         case WriteRecord(known):
@@ -250,17 +250,12 @@ def sync(top: str) -> None:
         os.close(descriptor)
 
 
-def _apply(step: ApplyImage, site: Site) -> None:
+def _apply(name: str, base: str | None, site: Site) -> None:
     if site.image is None:
         raise Failed("there is no image to apply")
-    known = _base_listing(step.name, step.base, site) if step.base is not None else None
-
-    def expect(target: Listing) -> None:
-        if step.kernel is not None:
-            bootsteps.require_room(site, target, step.kernel)
-
+    known = _base_listing(name, base, site) if base is not None else None
     try:
-        site.listing = site.image.apply(Path(site.path(step.name)), known, site.progress, expect)
+        site.listing = site.image.apply(Path(site.path(name)), known, site.progress)
     except Failed as failure:
         # What it says of the half-changed tree is true of a copy only, and nobody sees that again.
         if isinstance(failure.__cause__, OSError):

@@ -12,7 +12,6 @@ from tbupdate.boot.chooser import Choice
 from tbupdate.boot.kernel import Overrides
 from tbupdate.bootvocabulary import Choose, MakeTries
 from tbupdate.history import Event
-from tbupdate.journal import NO_LOG, Tail
 from tbupdate.layout import CURRENT, coming, kept_root, partial
 from tbupdate.mirrors import held_names, settle, way_back
 from tbupdate.record import Record
@@ -76,7 +75,7 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     prepare: tuple[Step, ...] = (
         SetMark(marks.DEPLOYING, new),
         begin,
-        ApplyImage(unfinished, base.id if base else None, booting.kernel(system, record)),
+        ApplyImage(unfinished, base.id if base else None),
         *booting.require(system, unfinished, record),
         WriteRecord(record),
         SyncFileSystem(),
@@ -103,11 +102,11 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
 
 
 def plan_rollback(
-    system: System, target: str | None, now: str, reason: str, log: Tail = NO_LOG, *, bad: bool = False
+    system: System, target: str | None, now: str, reason: str, log: tuple[str, ...] = (), *, bad: bool = False
 ) -> Plan:
     """Another kept deployment becomes what boots next; one that was never committed (or is `bad`) is marked as bad.
 
-    `log` is how the boot that failed ended, for the history.
+    `log` is the end of the log of the boot that failed, for the history.
     """
     require_layout(system)
     here, there = system.default, find_way_back(system, target)
@@ -136,8 +135,7 @@ def plan_rollback(
         good = there.id
         steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
     names = settle(held, root, way_back(system, there.id, good), names_in_use(system))
-    more = {"from": here.id if here else None, "reason": reason} | log.to_fields()
-    event = Event(now, "rollback", there.id, more=more)
+    event = Event(now, "rollback", there.id, more={"from": here.id if here else None, "reason": reason, "log": log})
     afterwards = (*booting.drop_tries(system, here), *names, SyncFileSystem(), AppendHistory(event))
     return Plan(there.id, tuple(steps), afterwards)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from tbdiff.entry import Listing
-from tbdiff.opened import Expect
 from tbdiff.tree import Progress, quiet
 from tbupdate.boot.chooser import Chooser
 from tbupdate.layout import SNAPSHOTS, STATE
@@ -22,8 +21,8 @@ class Applicable(Protocol):
     def digest(self) -> str:
         """What names the image; an unsigned tarball has a name only when it was read."""
 
-    def apply(self, tree: Path, base: Listing | None, progress: Progress, expect: Expect) -> Listing:
-        """Turn `tree` into the image's target, of which `expect` is told as soon as it is known; return its listing."""
+    def apply(self, tree: Path, base: Listing | None, progress: Progress) -> Listing:
+        """Turn `tree` into the image's target, and return the target's listing."""
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from tbdiff.show import size
@@ -12,7 +11,6 @@ from tbupdate.system import Deployment, System
 from tbupdate.upkeep import plan_repair, protections
 
 FORMAT_VERSION = 1
-FAILURE_LINES = 5
 
 STAGED, TRIAL, COMMITTED, BAD, UNTRIED = "staged", "trial", "committed", "bad", "untried"
 MEANING = {
@@ -136,24 +134,7 @@ def summary(system: System) -> list[str]:
 def _back(system: System) -> Deployment | None:
     if system.default is None:
         return system.get(way_back(system, "", system.marks.good))
-    if system.pending is not None:
-        return system.good
-    return system.get(way_back(system, system.default.id, system.marks.good))
-
-
-def failure_lines(failed: Mapping[str, Any]) -> list[str]:
-    """What failed last: why, on which boot, and how that ended."""
-    lines = [f"{'failed:':14}{failed['id']}: {failed['reason'] or 'nobody said why'}"]
-    if failed["boot"]:
-        when = f", which logged last at {failed['logged']}" if failed["logged"] else ""
-        lines.append(f"{'':14}on the boot {failed['boot']}{when}")
-    elif not failed["log"]:
-        lines.append(f"{'':14}none of its boots has left a log")
-    shown = failed["log"][-FAILURE_LINES:]
-    if shown:
-        lines += [f"{'':14}| {line}" for line in shown]
-        lines.append(f"{'':14}(more of it: tb-update history)")
-    return lines
+    return system.good if system.pending is not None else system.previous
 
 
 def advice(system: System) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tbupdate.boot.kernel import Overrides
 from tbupdate.bootvocabulary import (
     AddEntry,
     Choose,
@@ -108,14 +107,10 @@ class RemoveDirectories:
 
 @dataclass(frozen=True)
 class ApplyImage:
-    """Turn a snapshot of `base` (an empty subvolume without) into the image's target.
-
-    `kernel`: where the boot files are that go to /boot later, so that room for them is looked for before all else.
-    """
+    """Turn a snapshot of `base` (an empty subvolume without) into the image's target."""
 
     name: str
     base: str | None
-    kernel: Overrides | None = None
 
     def __str__(self) -> str:
         return f"apply the image to {SNAPSHOTS}/{self.name} and check every file of it"

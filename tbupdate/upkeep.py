@@ -9,7 +9,6 @@ from tbupdate import booting, layout, marks
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import Choose, ClearNote, DropTries, ForgetEntry
 from tbupdate.history import Event
-from tbupdate.journal import NO_LOG, Tail
 from tbupdate.layout import PARTIAL, partial
 from tbupdate.mirrors import SHOWN, SPARE, held_names, settle, way_back
 from tbupdate.planning import find, free_roots, names_in_use, require_layout
@@ -37,11 +36,8 @@ class Verdict:
     why: str
 
 
-def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
-    """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut.
-
-    `log` is how the last boot ended of what boot loader or hook went back from, for the history.
-    """
+def plan_repair(system: System, now: str) -> Plan:
+    """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut."""
     doing, default, good = system.marks.deploying, system.default, system.marks.good
     failed = booting.fallen(system)
     steps: list[Step] = []
@@ -59,14 +55,13 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
         steps += _forgotten(system)
     if failed is not None and default is not None:
         steps += _leave(system, failed, default)
-    steps += booting.stop_counting(system)
     if good is None or default is None:
-        return _repair(system, steps, (), now, log)
+        return _repair(system, steps, (), now)
     held = {name: of for name, of in held_names(system).items() if of != doing or doing == default.id}
     steps += _bring_root(system, default, held)
     root = _root_of(system, default, held)
     if root is None:
-        return _repair(system, steps, (), now, log)
+        return _repair(system, steps, (), now)
     # What was committed before is good again as soon as a rollback switched to it.
     if default.id != good and system.is_committed(default):
         good = default.id
@@ -75,7 +70,7 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     counted = {doing, failed.id if failed else None, default.id if default.id != good else None}
     steps += [DropTries(one) for one in sorted(system.tries) if one not in counted]
     names = settle(held, root, way_back(system, default.id, good), names_in_use(system))
-    return _repair(system, steps, names, now, log)
+    return _repair(system, steps, names, now)
 
 
 def _leave(system: System, failed: Deployment, default: Deployment) -> list[Step]:
@@ -107,13 +102,13 @@ def _bring_root(system: System, default: Deployment, held: dict[str, str]) -> li
     return [*made, SetDefault(name, follows=True), SyncFileSystem()]
 
 
-def _repair(system: System, steps: list[Step], names: tuple[Step, ...], now: str, log: Tail) -> Plan:
+def _repair(system: System, steps: list[Step], names: tuple[Step, ...], now: str) -> Plan:
     if not steps and not names:
         return Plan(None, ())
     event = Event(now, "repair", system.default.id if system.default else None)
     failed = booting.fallen(system)
     if failed is not None:
-        event = Event(now, "fallback", event.deployment, more=_account(system, failed) | log.to_fields())
+        event = Event(now, "fallback", event.deployment, more=_account(system, failed))
     elif system.marks.deploying is not None:
         event = Event(now, "repair", event.deployment, more={"interrupted": system.marks.deploying})
     history = (AppendHistory(event),) if system.initialised or names else ()

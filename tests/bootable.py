@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tbupdate import conversion, perform, planning, upkeep
+from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.record import Record
-from tbupdate.site import Applicable, Site
+from tbupdate.site import Site
 from tbupdate.steps import Plan
 from tbupdate.system import System
 from tests import bootpart, device
@@ -62,7 +63,7 @@ class Device:
     image: Path
     chooser: Chooser
 
-    def site(self, image: Applicable | None = None) -> Site:
+    def site(self, image: TinyImage | None = None) -> Site:
         return Site(str(self.top), image, chooser=self.chooser, options="quiet")
 
     def survey(self) -> System:
@@ -100,14 +101,13 @@ class Device:
     def sets(self) -> set[str]:
         return {path.name for path in (self.boot / "tb-update").glob("k-*")}
 
-    def boots(self, block: str = "") -> str:
+    def boots(self, block: str = "choice") -> str:
         """What the loader boots, by its own reading of the disk: a whole kernel set and a root of the same system."""
-        block = block or bootpart.next_block(self.chooser)
         if self.chooser.name == "systemd-boot":
             return self._boots_first_seen(block)
-        suffix = {"grub": ".cfg", "flash-kernel": ".env"}.get(self.chooser.name, ".conf")
+        suffix = ".cfg" if self.chooser.name == "grub" else ".conf"
         text = self._read(f"tb-update/{block}")
-        if self.chooser.name in ("grub", "flash-kernel"):
+        if self.chooser.name == "grub":
             found = dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
             chosen = found["tb_trial"] if found["tb_trial"] and int(found["tb_tries"]) else found["tb_default"]
         else:
@@ -129,7 +129,7 @@ class Device:
 
     def _boots_entry(self, chosen: str, entry: str) -> str:
         assert f"tb.id={chosen}" in entry
-        kernels = re.search(r"(k-[0-9a-f]+)(?:/vmlinuz|\n)", entry)
+        kernels = re.search(r"(k-[0-9a-f]+)/vmlinuz", entry)
         assert kernels is not None
         kernel = self._read(f"tb-update/{kernels[1]}/vmlinuz")
         initrd = self._read(f"tb-update/{kernels[1]}/initrd")
@@ -150,7 +150,9 @@ def initialised(top: Path, boot: Path, image: Path) -> Device:
     """A device on which `init` was run, with an installed system called "first"."""
     device.make_root(top)
     bootable("6.1.0-1")(top)
-    made = Device(top, boot, image, bootpart.chooser(boot))
+    chooser = finder.find_chooser("auto", str(boot), running=False)
+    assert chooser is not None
+    made = Device(top, boot, image, chooser)
     made.run(plan_init(made))
     return made
 

@@ -33,7 +33,7 @@ from tbdiff.legacy.content import LegacyContents
 from tbdiff.legacy.tree import LegacyTree
 from tbdiff.legacy.wire import Fields, commands
 from tbdiff.manifest import Manifest, Target, Way
-from tbdiff.opened import Expect, OpenedImage, anything, changing
+from tbdiff.opened import OpenedImage, changing
 from tbdiff.rebuild import rebuild
 from tbdiff.rehearsal import rehearse
 from tbdiff.signature import KeyRing
@@ -66,9 +66,7 @@ class LegacyImage(OpenedImage):
             depth += isinstance(command, Enter) - isinstance(command, Leave)
             check_depth(depth)
 
-    def apply(
-        self, tree: Path, base: Listing | None = None, progress: Progress = quiet, expect: Expect = anything
-    ) -> Listing:
+    def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
         """Change `tree` as the stream says; return the listing of what comes of it."""
         with changing(tree) as writer:
             base = base or read_tree(tree, progress=progress)
@@ -83,7 +81,6 @@ class LegacyImage(OpenedImage):
             rehearse(staging.fd, (entry for entry in target if base.get(entry.path) != entry))
             if target.digest == base.digest:
                 raise NothingToDo(f"{tree} is as the image leaves it already")
-            expect(target)
             delta = compare(base, target)
             rebuilt = rebuild(base, delta)
             writer.transform(base, delta, rebuilt, progress)

@@ -14,7 +14,7 @@ from tbdiff.entry import EMPTY, Entry, Kind, Listing, printable
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import DETACHED_MAGIC, Head, read_head
 from tbdiff.manifest import Manifest, Target, Way
-from tbdiff.opened import Expect, OpenedImage, anything, changing, check_empty
+from tbdiff.opened import OpenedImage, changing, check_empty
 from tbdiff.overlay import Layer, layer_changes, layer_of, overlay
 from tbdiff.payload import Chunks, Readable
 from tbdiff.rebuild import from_nothing, rebuild
@@ -69,9 +69,7 @@ class Tarball(OpenedImage):
             overlay(EMPTY, layer)
         return layer
 
-    def apply(
-        self, tree: Path, base: Listing | None = None, progress: Progress = quiet, expect: Expect = anything
-    ) -> Listing:
+    def apply(self, tree: Path, base: Listing | None = None, progress: Progress = quiet) -> Listing:
         """Turn `tree`, which must be empty or a layer's base, into the target; return the target's listing."""
         with changing(tree) as writer:
             base = self._check_base(tree, base, progress)
@@ -79,7 +77,6 @@ class Tarball(OpenedImage):
             target = self._target(base, writer.begin(base).fd, progress)
             if target.digest == base.digest:
                 raise NothingToDo(f"{tree} holds all that the layer brings already")
-            expect(target)
             delta = compare(base, target)
             rebuilt = rebuild(base, delta) if base.entries else from_nothing(target)
             writer.transform(base, delta, rebuilt, progress)

@@ -8,17 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 OURS = "tb-update"
-# In a kernel set: device trees of which the boot loader knows by itself which one is meant.
-DEVICETREES = "dtbs"
 MARK = "# tb-update: "
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What boots a deployment: its own kernel set, and a command line that names the deployment.
-
-    `devicetree` is the name of one in the set, or of the directory of several.
-    """
+    """What boots a deployment: its own kernel set, and a command line that names the deployment."""
 
     deployment: str
     title: str
@@ -42,10 +37,7 @@ def parse_entry(line: str) -> Entry | None:
 
 @dataclass(frozen=True)
 class Choice:
-    """What boots: `trial` while it has tries left, else `default`; and `back`, which the hook falls back to.
-
-    Tries without a trial are a counter that runs for nobody: it has to be stopped.
-    """
+    """What boots: `trial` while it has tries left, else `default`; and `back`, which the hook falls back to."""
 
     default: str
     trial: str | None = None

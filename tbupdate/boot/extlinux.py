@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry
+from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry
 from tbupdate.boot.inplace import CHOICE, ENTRIES, add_line, remove_line
 
 LINE = f"INCLUDE /{OURS}/{CHOICE}"
@@ -50,8 +50,7 @@ class Extlinux:
             if entry.initrd:
                 lines.append(f"  INITRD /{OURS}/{entry.kernels}/initrd")
             if entry.devicetree:
-                word = "FDTDIR" if entry.devicetree == DEVICETREES else "FDT"
-                lines.append(f"  {word} /{OURS}/{entry.kernels}/{entry.devicetree}")
+                lines.append(f"  FDT /{OURS}/{entry.kernels}/{entry.devicetree}")
             lines.append(f"  APPEND {entry.options}{more}")
         return "\n".join([*lines, ""])
 

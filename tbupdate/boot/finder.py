@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tbdiff.errors import Rejected
-from tbupdate.boot import extlinux, flash_kernel, grub, place, systemd_boot, uboot
+from tbupdate.boot import extlinux, grub, place, systemd_boot
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.inplace import InPlace
 
@@ -11,11 +11,10 @@ AUTO, NONE = "auto", "none"
 USUAL = "/boot"
 
 
-def find_chooser(wanted: str, boot: str | None, *, running: bool, environment: str | None = None) -> Chooser | None:
+def find_chooser(wanted: str, boot: str | None, *, running: bool) -> Chooser | None:
     """The wanted boot loader, or with "auto" the only one that is there; None for "none", or where none is known.
 
-    `boot` is the mounted boot partition, `environment` says where U-Boot's environment is (fw_env.config); those of the
-    running system are known.
+    `boot` is the mounted boot partition; that of the running system is known.
     """
     directory = boot or (USUAL if running else None)
     if wanted == NONE:
@@ -24,10 +23,7 @@ def find_chooser(wanted: str, boot: str | None, *, running: bool, environment: s
         if wanted == AUTO:
             return None
         raise Rejected(f"nobody said where {wanted} has its files; nothing was changed", "Name the place: --boot DIR")
-    there = found(directory, environment or (uboot.CONFIG if running else None))
-    if wanted == extlinux.Extlinux.name:
-        # Without U-Boot's environment, because somebody says so.
-        there = found(directory, None)
+    there = found(directory)
     if wanted != AUTO:
         chosen = next((one for one in there if one.name == wanted), None)
         if chosen is None:
@@ -47,25 +43,13 @@ def find_chooser(wanted: str, boot: str | None, *, running: bool, environment: s
     return there[0]
 
 
-def found(directory: str, environment: str | None) -> list[Chooser]:
+def found(directory: str) -> list[Chooser]:
     """All boot loaders that have their files in `directory`."""
     present: list[Chooser] = []
     if grub.grub_directory(directory):
         present.append(InPlace(directory, grub.Grub()))
-    counter = uboot.Environment(environment) if environment is not None else None
-    counts = counter is not None and counter.read() is not None
     if extlinux.configuration(directory):
-        if counter is not None and counts:
-            present.append(uboot.UBoot(directory, uboot.Words(), counter))
-        else:
-            present.append(InPlace(directory, extlinux.Extlinux()))
-    elif flash_kernel.is_used(directory):
-        # U-Boot looks for extlinux.conf first.
-        script = flash_kernel.FlashKernel()
-        if counter is not None and counts:
-            present.append(uboot.UBoot(directory, script, counter))
-        else:
-            present.append(InPlace(directory, script))
+        present.append(InPlace(directory, extlinux.Extlinux()))
     if systemd_boot.is_used(directory):
         present.append(systemd_boot.SystemdBoot(directory))
     return present

@@ -17,8 +17,6 @@ OUT = "/run/tb-update-initrd"
 TOOLS = (
     ("usr/sbin/mkinitramfs", "mkinitramfs -o {out}/initrd {version}"),
     ("usr/bin/dracut", "dracut --quiet --force --no-hostonly --kver {version} {out}/initrd"),
-    # What the machine that it runs on has (autodetect) says little about the one that the system is for.
-    ("usr/bin/mkinitcpio", "mkinitcpio --nocolor --skiphooks autodetect --kernel {version} --generate {out}/initrd"),
 )
 _PATH = "PATH=/usr/sbin:/usr/bin:/sbin:/bin"
 # The tree is read-only; what a tool writes while it works goes into memory.

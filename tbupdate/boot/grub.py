@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tbdiff.errors import Rejected
 from tbupdate.boot import place
-from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry
+from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry
 from tbupdate.boot.inplace import add_line, remove_line
 
 HEAD = "# GRUB Environment Block\n"
@@ -83,7 +83,7 @@ class Grub:
         lines.append(f'  linux "${{tb_dir}}/{entry.kernels}/vmlinuz" {entry.options} ${{tb_options}}')
         if entry.initrd:
             lines.append(f'  initrd "${{tb_dir}}/{entry.kernels}/initrd"')
-        if entry.devicetree not in ("", DEVICETREES):
+        if entry.devicetree:
             lines.append(f'  devicetree "${{tb_dir}}/{entry.kernels}/{entry.devicetree}"')
         return "\n".join([*lines, "}", ""])
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed
 from tbupdate.boot import place
 from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry, parse_entry
 
@@ -121,7 +121,6 @@ class InPlace:
 
     def set_up(self, choice: Choice) -> None:
         os.makedirs(self._path(ENTRIES), exist_ok=True)
-        known = os.path.lexists(self._path(CHOICE))
         for name, content in (
             (NOTE, b"\n" * place.BLOCK),
             (BACK, self._block(choice)),
@@ -129,13 +128,7 @@ class InPlace:
         ):
             place.make_block(self._path(name), content)
         self.choose(choice)
-        try:
-            self.dialect.include(self.directory)
-        except Rejected:
-            if not known:
-                # Without it, nothing takes the boot loader for one that was told.
-                os.unlink(self._path(CHOICE))
-            raise
+        self.dialect.include(self.directory)
         place.flush(self.directory)
 
     def take_down(self) -> None:

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from tbdiff.errors import Rejected
 from tbupdate import release, syscalls
@@ -71,47 +71,19 @@ def opened(tree: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-class Tree(Protocol):
-    """A system's tree, as far as it is looked through here."""
-
-    def names(self, directory: str) -> list[str]:
-        """What a directory holds; nothing where it is none."""
-
-    def is_file(self, path: str) -> bool:
-        """Whether there is a regular file."""
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """A tree by the descriptor of its root."""
-
-    root: int
-
-    def names(self, directory: str) -> list[str]:
-        return _names(self.root, directory)
-
-    def is_file(self, path: str) -> bool:
-        return is_file(self.root, path)
-
-
-def find(tree: str, wanted: Overrides = Overrides()) -> BootFiles:
-    """The boot files of the system in `tree`: those of its newest kernel."""
+def find(tree: str, wanted: Overrides = Overrides(), only: str | None = None) -> BootFiles:
+    """The boot files of the system in `tree`: those of its newest kernel (or of version `only`)."""
     with opened(tree) as root:
-        return find_in(OnDisk(root), wanted)
-
-
-def find_in(root: Tree, wanted: Overrides) -> BootFiles:
-    """The boot files of a system, wherever it can be looked through."""
-    versions = module_versions(root)
-    if not versions:
-        raise Rejected("the system has no modules for any kernel", "Add the kernel's modules to the image.")
-    if wanted.kernel is not None:
-        version = _version_of(wanted.kernel, versions)
-        return BootFiles(version, _require(root, wanted.kernel), *_others(root, version, versions, wanted))
-    for version in versions:
-        kernel = _first(root, KERNELS, version, versions)
-        if kernel is not None:
-            return BootFiles(version, kernel, *_others(root, version, versions, wanted))
+        versions = [only] if only else module_versions(root)
+        if not versions:
+            raise Rejected("the system has no modules for any kernel", "Add the kernel's modules to the image.")
+        if wanted.kernel is not None:
+            version = _version_of(wanted.kernel, versions)
+            return BootFiles(version, _require(root, wanted.kernel), *_others(root, version, versions, wanted))
+        for version in versions:
+            kernel = _first(root, KERNELS, version, versions)
+            if kernel is not None:
+                return BootFiles(version, kernel, *_others(root, version, versions, wanted))
     raise Rejected(
         f"the system has modules for {', '.join(versions)}, but no kernel that fits them",
         "Add the kernel to the image (boot/vmlinuz-VERSION), or name it with `tbdiff create --kernel PATH`.",
@@ -120,16 +92,15 @@ def find_in(root: Tree, wanted: Overrides) -> BootFiles:
 
 def find_installed(boot: str, tree: str) -> BootFiles | None:
     """The boot files of an installed system, which lie on its boot partition; those of the running kernel if it can."""
-    with opened(tree) as descriptor:
-        versions = module_versions(OnDisk(descriptor))
+    with opened(tree) as root:
+        versions = module_versions(root)
     running = os.uname().release
     versions.sort(key=lambda version: version != running)
     kernels, initrds, trees = (
         tuple(pattern.removeprefix("boot/") for pattern in patterns if pattern.startswith("boot/"))
         for patterns in (KERNELS, INITRDS, DEVICETREES)
     )
-    with opened(boot) as descriptor:
-        root = OnDisk(descriptor)
+    with opened(boot) as root:
         for version in versions:
             found = _first(root, kernels, version, versions)
             if found is not None:
@@ -152,12 +123,12 @@ def require_init(tree: str) -> None:
             raise Rejected("the system has no init", f"Add one to the image, as {INITS[0]}.")
 
 
-def module_versions(root: Tree) -> list[str]:
+def module_versions(root: int) -> list[str]:
     """The kernels that a system has modules for, the newest first."""
     found = set()
     for directory in MODULES:
-        for name in root.names(directory):
-            if any(one.startswith("modules.") or one == "kernel" for one in root.names(f"{directory}/{name}")):
+        for name in _names(root, directory):
+            if any(one.startswith("modules.") or one == "kernel" for one in _names(root, f"{directory}/{name}")):
                 found.add(name)
     return sorted(found, key=functools.cmp_to_key(release.compare), reverse=True)
 
@@ -187,7 +158,7 @@ def is_file(root: int, path: str) -> bool:
         os.close(descriptor)
 
 
-def _others(root: Tree, version: str, versions: list[str], wanted: Overrides) -> tuple[str | None, dict[str, str]]:
+def _others(root: int, version: str, versions: list[str], wanted: Overrides) -> tuple[str | None, dict[str, str]]:
     if wanted.initrd is not None:
         initrd: str | None = _require(root, wanted.initrd)
     else:
@@ -197,7 +168,7 @@ def _others(root: Tree, version: str, versions: list[str], wanted: Overrides) ->
     return initrd, _find_devicetrees(root, DEVICETREES, version)
 
 
-def _find_devicetrees(root: Tree, patterns: tuple[str, ...], version: str) -> dict[str, str]:
+def _find_devicetrees(root: int, patterns: tuple[str, ...], version: str) -> dict[str, str]:
     for pattern in patterns:
         directory = pattern.format(version)
         files = [path for path in _files_below(root, directory) if path.endswith((".dtb", ".dtbo"))]
@@ -206,13 +177,13 @@ def _find_devicetrees(root: Tree, patterns: tuple[str, ...], version: str) -> di
     return {}
 
 
-def _first(root: Tree, patterns: tuple[str, ...], version: str, versions: list[str]) -> str | None:
+def _first(root: int, patterns: tuple[str, ...], version: str, versions: list[str]) -> str | None:
     paths = (pattern.format(version) for pattern in patterns if "{}" in pattern or len(versions) == 1)
-    return next((path for path in paths if root.is_file(path)), None)
+    return next((path for path in paths if is_file(root, path)), None)
 
 
-def _require(root: Tree, path: str) -> str:
-    if not root.is_file(path):
+def _require(root: int, path: str) -> str:
+    if not is_file(root, path):
         raise Rejected(f"the image says that {path} boots it, and has no such file", "Make the image again.")
     return path
 
@@ -242,10 +213,10 @@ def _names(root: int, directory: str) -> list[str]:
         os.close(descriptor)
 
 
-def _files_below(root: Tree, directory: str) -> Iterator[str]:
-    for name in root.names(directory):
+def _files_below(root: int, directory: str) -> Iterator[str]:
+    for name in _names(root, directory):
         path = f"{directory}/{name}"
-        if root.is_file(path):
+        if is_file(root, path):
             yield path
         elif name.isprintable():
             yield from _files_below(root, path)

@@ -12,7 +12,6 @@ from tbdiff.show import size
 from tbupdate.boot import place
 from tbupdate.boot.chooser import OURS
 from tbupdate.boot.kernel import opened, read
-from tbupdate.boot.listed import File
 
 PREFIX = "k-"
 PARTIAL = ".partial"
@@ -58,21 +57,6 @@ def loose(boot: str, used: Iterable[str]) -> list[str]:
     return [name for name in _names(os.path.join(boot, OURS)) if name.startswith(PREFIX) and name not in kept]
 
 
-def require_room(boot: str, files: Mapping[str, File], used: Iterable[str]) -> None:
-    """Refuse files that will not fit, before there are any; a set that is there needs no room."""
-    kept = set(used)
-    if os.path.isdir(os.path.join(boot, OURS, name_of({name: file.digest for name, file in files.items()}))):
-        return
-    gone = sum(_size(os.path.join(boot, OURS, name)) for name in loose(boot, kept))
-    _refuse_without_space(boot, sum(file.size for file in files.values()) - gone, len(files))
-
-
-def _size(directory: str) -> int:
-    """What removing a set gives back, at least."""
-    files = (os.path.join(where, name) for where, _, names in os.walk(directory) for name in names)
-    return sum(os.stat(path, follow_symlinks=False).st_size for path in files)
-
-
 def _refuse_without_space(boot: str, total: int, count: int) -> None:
     state = os.statvfs(boot)
     # Each file may end in the middle of a block; directories take some as well.
@@ -87,23 +71,15 @@ def _refuse_without_space(boot: str, total: int, count: int) -> None:
 
 def digest(files: Mapping[str, Place]) -> tuple[str, int]:
     """The name of the set that the files make, and their size."""
-    contents, total = {}, 0
-    for each, (tree, path) in files.items():
+    whole, total = hashlib.sha256(), 0
+    for each, (tree, path) in sorted(files.items()):
         content = hashlib.sha256()
         with opened(tree) as root, read(root, path) as file:
             while part := file.read(_CHUNK):
                 content.update(part)
                 total += len(part)
-        contents[each] = content.hexdigest()
-    return name_of(contents), total
-
-
-def name_of(contents: Mapping[str, str]) -> str:
-    """The name of the set with these files, by the digests of their contents."""
-    whole = hashlib.sha256()
-    for each, content in sorted(contents.items()):
-        whole.update(f"{each}\0{content}\n".encode())
-    return PREFIX + whole.hexdigest()[:32]
+        whole.update(f"{each}\0{content.hexdigest()}\n".encode())
+    return PREFIX + whole.hexdigest()[:32], total
 
 
 def _copy(where: Place, to: str) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import place
-from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry, parse_entry
+from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry, parse_entry
 
 ENTRIES = "loader/entries"
 NOTE = "note"
@@ -108,7 +108,7 @@ class SystemdBoot:
         ]
         if entry.initrd:
             lines.append(f"initrd /{OURS}/{entry.kernels}/initrd")
-        if entry.devicetree not in ("", DEVICETREES):
+        if entry.devicetree:
             lines.append(f"devicetree /{OURS}/{entry.kernels}/{entry.devicetree}")
         # Its name says whether it is on trial, its content cannot: a panic is always to become the next start.
         text = "\n".join([*lines, f"options {entry.options} panic=10", ""])

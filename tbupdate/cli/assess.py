@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tbdiff.errors import Failed, NothingToDo, Rejected
-from tbupdate import config, health, journal, planning
+from tbupdate import config, health, planning
 from tbupdate.cli.conduct import carry_out, changing, now, restart, retain
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
@@ -48,8 +48,8 @@ def assess(then: str | None) -> None:
                     warn(warning)
                 return
             reason = health.why_unhealthy(health.kept()) or "the boot was not completed"
-            plan = planning.plan_rollback(system, None, now(), reason, journal.of_this_boot())
-            carry_out("rollback", plan, site, said)
+            log = tuple(health.read_log())
+            carry_out("rollback", planning.plan_rollback(system, None, now(), reason, log), site, said)
     restart(True)
 
 

@@ -13,7 +13,7 @@ import click
 from tbdiff import progress
 from tbdiff.console import safe
 from tbdiff.errors import Rejected
-from tbupdate import config, conversion, history, journal, layout, lock, planning, trust, upkeep
+from tbupdate import config, conversion, history, layout, lock, planning, trust, upkeep
 from tbupdate.cli.conduct import (
     carry_out,
     changing,
@@ -106,10 +106,7 @@ def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, dr
     said = settings()
     with working(said) as site, looking(site) if dry_run else changing(site) as system:
         refuse_reboot_elsewhere(system, reboot)
-        # What runs is left, most likely for what it has logged.
-        leaving = system.booted is not None and system.booted == system.default and not dry_run
-        log = journal.of_this_boot() if leaving else journal.NO_LOG
-        plan = planning.plan_rollback(system, deployment, now(), safe(reason), log, bad=bad)
+        plan = planning.plan_rollback(system, deployment, now(), safe(reason), bad=bad)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return

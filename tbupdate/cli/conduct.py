@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbupdate import booting, journal, lock, planning, upkeep
+from tbupdate import lock, planning, upkeep
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import print_done, print_lines, warn
-from tbupdate.journal import NO_LOG, Tail
 from tbupdate.perform import perform
 from tbupdate.site import Site
 from tbupdate.status import interrupted
@@ -48,7 +47,7 @@ def changing(site: Site, *, wait: bool = False) -> Iterator[System]:
 def repaired(site: Site) -> System:
     """The system, with what an interrupted run left put right, as far as that can be done."""
     system = site.survey()
-    plan = upkeep.plan_repair(system, now(), _log_of_the_fallen(site, system))
+    plan = upkeep.plan_repair(system, now())
     if not plan.every_step:
         return system
     try:
@@ -58,14 +57,6 @@ def repaired(site: Site) -> System:
         # A full disk must not stand between a person and a rollback; all else says itself what it lacks.
         warn(f"what an interrupted run left could not be repaired: {failure}")
     return site.survey()
-
-
-def _log_of_the_fallen(site: Site, system: System) -> Tail:
-    """How the last boot ended of what boot loader or hook went back from by themselves."""
-    failed = booting.fallen(system)
-    if failed is None:
-        return NO_LOG
-    return journal.of_deployment(failed.id, site.path(failed.roots[0].name) if failed.roots else None)
 
 
 def carry_out(what: str, plan: Plan, site: Site, said: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -32,13 +31,11 @@ def show_status() -> None:
     said = settings()
     with working(said) as site:
         system = glance(site)
-        failed = history.last_failure(_events(site.top), system.marks.bad)
     results = health.kept() if system.booted_id is not None else []
     if said.json:
-        print_json(status.fields(system) | {"health": health.fields(results), "failed": failed})
+        print_json(status.fields(system) | {"health": health.fields(results)})
     else:
         print_lines(status.summary(system))
-        print_lines(status.failure_lines(failed) if failed is not None else ())
         print_lines(one.line for one in results)
 
 
@@ -123,7 +120,7 @@ def show_history() -> None:
     """Show what was deployed, by which image, when, and how it ended."""
     said = settings()
     with mounts.top_level(said.top) as top:
-        events = _events(top)
+        events = history.read(os.path.join(top, STATE, HISTORY))
     if said.json:
         print_json({"events": events})
         return
@@ -131,7 +128,7 @@ def show_history() -> None:
         shown = {key: ", ".join(value) if isinstance(value, list) else str(value) for key, value in event.items()}
         said_more = [
             f"{key} {shown[key]}"
-            for key in ("from", "release", "signers", "interrupted", "reason", "why", "boot", "logged")
+            for key in ("from", "release", "signers", "interrupted", "reason", "why")
             if key in shown
         ]
         head = (
@@ -159,10 +156,6 @@ def examine() -> None:
         click.echo(f"{len(problems) or 'No'} problem{'' if len(problems) == 1 else 's'} found.")
     if problems:
         click.get_current_context().exit(Failed.exit_code)
-
-
-def _events(top: str) -> list[dict[str, Any]]:
-    return history.read(os.path.join(top, STATE, HISTORY))
 
 
 def _listing(top: str, kept: Deployment) -> Listing:

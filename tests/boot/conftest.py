@@ -67,20 +67,6 @@ def efi_machine(efi_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
         yield made
 
 
-@pytest.fixture(scope="package")
-def trixie_disk() -> Iterator[Golden]:
-    """A disk with Debian 13 that boots by GRUB."""
-    with _folder() as folder:
-        yield disk.make(folder, disk.grub, "grub", "trixie")
-
-
-@pytest.fixture
-def trixie_machine(trixie_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
-    """A machine with that."""
-    with _machine(trixie_disk, tmp_path) as made:
-        yield made
-
-
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
     # Disks are sparse files of gigabytes: not on a /tmp that is memory.

@@ -1,7 +1,6 @@
 """A real Debian that boots: built by mmdebstrap once into a cache directory, with our package and hook from here.
 
-It is the release that this computer runs, or another one (a suite by its name). TB_BOOT names the cache directory, if
-not /var/tmp/tb-boot.
+TB_BOOT names the cache directory, if not /var/tmp/tb-boot.
 """
 
 from __future__ import annotations
@@ -23,13 +22,6 @@ PACKAGES = (
     "systemd-sysv,udev,kmod,initramfs-tools,busybox,lz4,btrfs-progs,e2fsprogs,"
     "python3,python3-btrfsutil,python3-cryptography,python3-pygments,libarchive13,grub-pc-bin,grub2-common,"
     "extlinux,syslinux-common"
-)
-# Where it is not the release of this computer, it installs our package by itself.
-PACKAGES_TO_INSTALL = "make,python3-venv,python3-pydantic,python3-click,python3-rich,python3-libarchive-c"
-# The two newest ones for virtual machines.
-KERNELS = (
-    'found=$(apt-cache search -n "^linux-image-[0-9].*-cloud-amd64$" | cut -d" " -f1 | sort -V | tail -n 2); '
-    "apt-get install -y $found"
 )
 # What a system under test need not do, each boot anew, ten times slower than elsewhere.
 MASKED = {
@@ -55,34 +47,40 @@ def run(*command: str | Path, **how: object) -> None:
     assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
-def here() -> str:
-    """The release of this computer."""
-    lines = Path("/etc/os-release").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)["VERSION_CODENAME"]
+def kernels() -> tuple[str, str]:
+    """The two newest kernels for virtual machines that this Debian has, the older first."""
+    listed = subprocess.run(
+        ["apt-cache", "search", "--names-only", r"^linux-image-[0-9.]+-[0-9]+(\+deb[0-9]+)?-cloud-amd64$"],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found = sorted(
+        {line.split()[0] for line in listed.splitlines()}, key=lambda name: list(map(int, re.findall(r"\d+", name)))
+    )
+    assert len(found) > 1, "two kernels are needed: run apt-get update"
+    return found[-2], found[-1]
 
 
-def numbers(version: str) -> list[int]:
-    """What a kernel's version is ordered by."""
-    return [int(part) for part in re.findall(r"\d+", version.removesuffix("-cloud-amd64"))]
-
-
-def base(suite: str) -> Path:
+def base() -> Path:
     """The unpacked Debian, as its packages made it."""
     cache().mkdir(parents=True, exist_ok=True)
-    packages = PACKAGES if suite == here() else f"{PACKAGES},{PACKAGES_TO_INSTALL}"
-    key = hashlib.sha256(f"2 {packages} {KERNELS}".encode()).hexdigest()[:12]
-    tree = cache() / f"{suite}-{key}"
+    older, newer = kernels()
+    key = hashlib.sha256(f"1 {PACKAGES} {older} {newer}".encode()).hexdigest()[:12]
+    tree = cache() / f"base-{key}"
     with (cache() / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tree.exists():
+            suite = dict(
+                line.strip().split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line
+            )["VERSION_CODENAME"]
             # What a run left that was ended in the middle.
             shutil.rmtree(tree.with_suffix(".partial"), ignore_errors=True)
             run(
                 "mmdebstrap",
                 "--mode=root",
                 "--variant=minbase",
-                f"--include={packages}",
-                f"--customize-hook=chroot \"$1\" sh -ec '{KERNELS}'",
+                f"--include={PACKAGES},{older},{newer}",
                 '--aptopt=Acquire::Languages "none"',
                 '--aptopt=Apt::Install-Recommends "false"',
                 *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info")),
@@ -94,10 +92,10 @@ def base(suite: str) -> Path:
     return tree
 
 
-def build(tree: Path, suite: str) -> tuple[str, str]:
+def build(tree: Path) -> tuple[str, str]:
     """Make a system in `tree` that boots, with tb-update in it; the versions of its two kernels, the older first."""
-    run("cp", "-a", "--reflink=auto", f"{base(suite)}/.", tree)
-    install(tree, suite)
+    run("cp", "-a", "--reflink=auto", f"{base()}/.", tree)
+    run("make", "install", f"DESTDIR={tree}", cwd=REPOSITORY)
     run("install", "-m755", GUEST / "agent", tree / "usr/local/sbin/agent")
     run("install", "-m644", GUEST / "agent.service", tree / "etc/systemd/system/agent.service")
     wants = tree / "etc/systemd/system/multi-user.target.wants"
@@ -119,7 +117,7 @@ def build(tree: Path, suite: str) -> tuple[str, str]:
     text = (settings / "initramfs.conf").read_text()
     text = re.sub(r"(?m)^MODULES=.*", "MODULES=list", text)
     (settings / "initramfs.conf").write_text(re.sub(r"(?m)^COMPRESS=.*", "COMPRESS=lz4", text))
-    versions = sorted(os.listdir(tree / "lib/modules"), key=numbers)
+    versions = [name.removeprefix("linux-image-") for name in kernels()]
     for version in versions:
         for part in ("drivers/net", "drivers/infiniband", "net"):
             shutil.rmtree(tree / f"lib/modules/{version}/kernel/{part}", ignore_errors=True)
@@ -131,35 +129,13 @@ def build(tree: Path, suite: str) -> tuple[str, str]:
     return versions[0], versions[1]
 
 
-def install(tree: Path, suite: str) -> None:
-    """Our package, into the tree: put there from here, or where Python is another one by the system itself."""
-    with (cache() / "lock").open("w") as lock:
-        # It builds in the repository.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if suite == here():
-            run("make", "install", f"DESTDIR={tree}", cwd=REPOSITORY)
-            return
-        lent = [path for path in map(Path, ("/etc/resolv.conf", "/etc/ssl/certs", "/etc/pip.conf")) if path.exists()]
-        with contextlib.ExitStack() as held:
-            for path, place in [(REPOSITORY, tree / "mnt"), *((path, tree / path.relative_to("/")) for path in lent)]:
-                if path.is_dir():
-                    place.mkdir(parents=True, exist_ok=True)
-                else:
-                    place.touch()
-                run("mount", "--bind", path, place)
-                held.callback(run, "umount", place)
-            inside = held.enter_context(chroot(tree))
-            inside("make", "-C", "/mnt", "install")
-
-
 @contextlib.contextmanager
 def chroot(tree: Path) -> Iterator[object]:
     """Run programs within a tree."""
     run("mount", "-t", "proc", "proc", tree / "proc")
     run("mount", "--bind", "/dev", tree / "dev")
     try:
-        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        yield lambda *command: run("chroot", tree, *command, env=os.environ | path)
+        yield lambda *command: run("chroot", tree, *command, env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     finally:
         run("umount", tree / "dev", tree / "proc")
 

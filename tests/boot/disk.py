@@ -53,8 +53,8 @@ def partitions(image: Path, folder: Path) -> Iterator[tuple[Path, Path]]:
         loops.release(image)
 
 
-def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loader: str, suite: str = "") -> Golden:
-    """A disk with v1, and the images of v2; of this computer's Debian, or of the one that is named."""
+def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loader: str) -> Golden:
+    """A disk with v1, and the images of v2."""
     image = folder / "golden.img"
     with image.open("wb") as file:
         file.truncate(SIZE)
@@ -75,7 +75,7 @@ def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loade
             run("btrfs", "subvolume", "create", top / name)
         tree = top / "work/tree"
         run("btrfs", "subvolume", "create", tree)
-        older, newer = debian.build(tree, suite or debian.here())
+        older, newer = debian.build(tree)
         (tree / "etc/tb-update/keys").mkdir(parents=True)
         shutil.copy(folder / "builder.pub", tree / "etc/tb-update/keys/builder.pub")
         (tree / "etc/tb-update/config.toml").write_text(CONFIG)
@@ -103,9 +103,7 @@ def deploy(golden: Golden, disk: Path, image: str) -> str:
     with partitions(disk, disk.parent) as (boot, top):
         config = golden.image.with_name("config.toml")
         ended = tb_update(
-            *(top, "deploy", top / f"@data/{image}.tbdiff", "--boot", boot),
-            *("--allow-downgrade", "--again", "--json"),
-            config=config,
+            top, "deploy", top / f"@data/{image}.tbdiff", "--boot", boot, "--allow-downgrade", "--json", config=config
         )
         assert ended.code == 0, ended.err
         return str(ended.json["staged"])
@@ -121,11 +119,6 @@ def _make_images(folder: Path, top: Path, tree: Path, older: str, newer: str) ->
     (tree / "etc/tb-version").write_text("v2\n")
     debian.keep_kernel(tree, newer, older)
     _image(folder, top, current, tree, "good", "2.0")
-    run("btrfs", "subvolume", "snapshot", "-r", tree, top / "work/good")
-    (tree / "etc/tb-version").write_text("v3\n")
-    _image(folder, top, top / "work/good", tree, "next", "3.0")
-    run("btrfs", "subvolume", "delete", top / "work/good")
-    (tree / "etc/tb-version").write_text("v2\n")
 
     # It comes up - with an initrd that is made when it is deployed - but what it is for does not work.
     initrd = tree / f"boot/initrd.img-{newer}"

@@ -5,31 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import re
-import select
 import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
-
-from tests.crash import recording
 
 # Ten times what an idle machine takes.
 PATIENCE = 400.0
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What the disk was when the machine was switched on, and the log of all that it saw since."""
-
-    before: Path
-    log: Path
-
-    @property
-    def count(self) -> int:
-        """How many writes and flushes there were until now."""
-        return recording.count(self.log)
 
 
 class Machine:
@@ -43,13 +26,13 @@ class Machine:
         self.seen = 0
         self.boots = 0
         self.command = [
-            # It ends with us, however we end.
-            *("setpriv", "--pdeathsig", "KILL"),
             *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "768"),
             *("-chardev", f"file,id=con,path={self.console},append=on", "-serial", "chardev:con"),
             *("-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=tb.agent"),
+            *("-drive", f"file={disk},format=raw,if=none,id=disk,cache=unsafe,discard=unmap"),
+            *("-device", "virtio-blk-pci,drive=disk,bootindex=1"),
             *more,
         ]
         self.process: subprocess.Popen[bytes] | None = None
@@ -60,13 +43,11 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self.cut()
 
-    def start(self, *drive: str) -> None:
+    def start(self) -> None:
         """Switch it on."""
         assert self.process is None
         (self.folder / "agent").unlink(missing_ok=True)
-        drive = drive or ("-drive", f"file={self.disk},format=raw,if=none,id=disk,cache=unsafe,discard=unmap")
-        command = [*self.command, *drive, "-device", "virtio-blk-pci,drive=disk,bootindex=1"]
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, start_new_session=True)
         self.boots += 1
         self.agent = socket.socket(socket.AF_UNIX)
         limit = time.monotonic() + 30
@@ -80,36 +61,11 @@ class Machine:
                 time.sleep(0.05)
         self.lines = self.agent.makefile("r", errors="replace")
 
-    def start_recorded(self, name: str) -> Recording:
-        """Switch it on, and log what its disk sees."""
-        made = Recording(*(self.disk.with_name(f"{name}.{what}") for what in ("before", "log")))
-        subprocess.run(["cp", "--sparse=always", "--reflink=auto", self.disk, made.before], check=True)
-        recording.create_log(made.log)
-        self.start(*recording.drive(self.disk, made.log))
-        return made
-
     def cut(self) -> None:
         """Cut the power."""
         if self.process is not None:
             self.process.send_signal(signal.SIGKILL)
             self._ended()
-
-    @property
-    def spent(self) -> float:
-        """Seconds of a processor that it has used since it was switched on: they pass as it does its work."""
-        assert self.process is not None
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def cut_at(self, spent: float) -> None:
-        """Cut the power when it has spent that much, or as soon as a script that it was asked for has ended."""
-        limit = time.monotonic() + PATIENCE
-        while self.process is not None and self.process.poll() is None and self.spent < spent:
-            assert time.monotonic() < limit, f"it does nothing; {self._tail()}"
-            if select.select([self.agent], [], [], 0)[0] and b"done " in self.agent.recv(1 << 20, socket.MSG_PEEK):
-                break
-            time.sleep(0.01)
-        self.cut()
 
     def wait_end(self) -> None:
         """Until it switches itself off, or wants to start anew."""
@@ -161,18 +117,10 @@ class Machine:
         self.run("systemctl is-system-running --wait", code=None)
         return version
 
-    def settle_or_end(self) -> str | None:
-        """The same; None if it switches itself off, or wants to start anew."""
-        try:
-            return self.settle()
-        except (AssertionError, OSError):
-            self.wait_end()
-            return None
-
     def run(self, script: str, code: int | None = 0) -> str:
         """Run a script in it; its output."""
         self.agent.settimeout(PATIENCE)
-        self.tell(script)
+        self.agent.sendall(base64.b64encode(script.encode()) + b"\n")
         for line in self.lines:
             if line.startswith("done "):
                 fields = line.split()
@@ -181,18 +129,9 @@ class Machine:
                 return said
         raise AssertionError(f"the agent went away during {script!r}; {self._tail()}")
 
-    def tell(self, script: str) -> None:
-        """Let it begin with a script."""
-        self.agent.sendall(base64.b64encode(script.encode()) + b"\n")
-
     def ask(self, script: str) -> None:
         """Let it do what ends the agent."""
-        self.tell(f"({script}) >/dev/null 2>&1 &")
-
-    def switch_off(self) -> None:
-        """Shut it down."""
-        self.ask("systemctl poweroff")
-        self.wait_end()
+        self.agent.sendall(base64.b64encode(f"({script}) >/dev/null 2>&1 &".encode()) + b"\n")
 
     def reboot(self) -> str:
         """A clean reboot; the version that comes up."""

@@ -47,43 +47,25 @@ def read_log(path: Path) -> list[Act]:
     return acts
 
 
-def create_log(path: Path) -> None:
-    """An empty log."""
-    path.unlink(missing_ok=True)
-    with path.open("wb") as file:
-        file.truncate(LOG_SIZE)
-
-
-def count(log: Path) -> int:
-    """How many acts a log holds that is still being written."""
-    with log.open("rb") as file:
-        return int(struct.unpack("<QQQ", file.read(24))[2])
-
-
-def drive(disk: Path, log: Path) -> tuple[str, ...]:
-    """The block device `disk` of a QEMU program: a raw image whose acts are logged."""
-    return (
-        *("--blockdev", f"driver=file,node-name=file,filename={disk},discard=unmap"),
-        *("--blockdev", "driver=raw,node-name=plain,file=file"),
-        *("--blockdev", f"driver=file,node-name=logfile,filename={log}"),
-        *("--blockdev", "driver=raw,node-name=log,file=logfile"),
-        *("--blockdev", "driver=blklogwrites,node-name=disk,file=plain,log=log,log-super-update-interval=1"),
-    )
-
-
 class Recorder:
     """A disk that is being recorded; `export` is the file that it appears as."""
 
     def __init__(self, folder: Path, base: Path) -> None:
         self.data, self.log, self.export = (folder / name for name in ("recorded.img", "log", "export"))
         subprocess.run(["cp", "--sparse=always", base, self.data], check=True)
-        create_log(self.log)
+        self.log.unlink(missing_ok=True)
+        with self.log.open("wb") as file:
+            file.truncate(LOG_SIZE)
         self.export.touch()
         self.daemon = subprocess.Popen(
             [
                 "qemu-storage-daemon",
-                *drive(self.data, self.log),
-                *("--export", f"type=fuse,id=export,node-name=disk,mountpoint={self.export},writable=on"),
+                *("--blockdev", f"driver=file,node-name=file,filename={self.data},discard=unmap"),
+                *("--blockdev", "driver=raw,node-name=disk,file=file"),
+                *("--blockdev", f"driver=file,node-name=logfile,filename={self.log}"),
+                *("--blockdev", "driver=raw,node-name=log,file=logfile"),
+                *("--blockdev", "driver=blklogwrites,node-name=both,file=disk,log=log,log-super-update-interval=1"),
+                *("--export", f"type=fuse,id=export,node-name=both,mountpoint={self.export},writable=on"),
             ]
         )
         limit = time.monotonic() + 30
@@ -95,7 +77,8 @@ class Recorder:
     @property
     def count(self) -> int:
         """How many acts there were until now."""
-        return count(self.log)
+        with self.log.open("rb") as file:
+            return int(struct.unpack("<QQQ", file.read(24))[2])
 
     def close(self) -> None:
         limit = time.monotonic() + 30

@@ -13,8 +13,7 @@ import pytest
 
 from tbdiff.compression import zstd
 from tbdiff.errors import Rejected
-from tbdiff.tree import read_tree
-from tbupdate.boot import initrd, kernel, kernelsets, listed
+from tbupdate.boot import initrd, kernel, kernelsets
 from tbupdate.boot.kernel import BootFiles, Overrides
 from tests.bootable import archive
 
@@ -117,45 +116,6 @@ def test_links_stay_inside_of_the_tree(tmp_path: Path) -> None:
     (root / "usr/lib/systemd/systemd").unlink()
     with pytest.raises(Rejected, match="no init"):
         kernel.require_init(str(root))
-
-
-def check_listed(root: str, *named: str) -> None:
-    """What a listing tells of boot files is what the tree itself tells, to the name of the set."""
-    found = kernel.find(root, Overrides(*named)).named
-    files = listed.find(read_tree(Path(root)), Overrides(*named))
-    assert set(files) == set(found)
-    name, size = kernelsets.digest({name: (root, path) for name, path in found.items()})
-    assert kernelsets.name_of({name: file.digest for name, file in files.items()}) == name
-    assert sum(file.size for file in files.values()) == size
-
-
-@pytest.mark.parametrize("files", [files for files, _ in FOUND])
-def test_a_listing_tells_as_much_as_the_tree(tmp_path: Path, files: tuple[str, ...]) -> None:
-    check_listed(tree(tmp_path, *files))
-
-
-def test_a_listing_tells_where_links_lead(tmp_path: Path) -> None:
-    root = tree(tmp_path, "usr/lib/modules/6.1/modules.dep", "usr/lib/modules/6.1/vmlinuz", "opt/a/b/c/d/k", "opt/i")
-    (tmp_path / "lib").symlink_to("usr/lib")
-    (tmp_path / "boot").mkdir()
-    (tmp_path / "boot/initrd.img-6.1").symlink_to("/../opt/./i")
-    (tmp_path / "boot/again").hardlink_to(tmp_path / "usr/lib/modules/6.1/vmlinuz")
-    check_listed(root)
-    check_listed(root, "boot/again")
-    check_listed(root, "opt/a/b/c/d/k", "boot/initrd.img-6.1")
-    (tmp_path / "boot/initrd.img-6.1").unlink()
-    (tmp_path / "boot/initrd.img-6.1").symlink_to("initrd.img-6.1")
-    assert set(listed.find(read_tree(tmp_path), Overrides())) == {"vmlinuz"}
-    with pytest.raises(Rejected, match="no modules"):
-        listed.find(read_tree(tmp_path / "opt"), Overrides())
-
-
-def test_a_set_that_is_there_needs_no_room(tmp_path: Path) -> None:
-    file = listed.File(1 << 60, "0" * 64)
-    with pytest.raises(Rejected, match="not enough space"):
-        kernelsets.require_room(str(tmp_path), {"vmlinuz": file}, [])
-    (tmp_path / "tb-update" / kernelsets.name_of({"vmlinuz": file.digest})).mkdir(parents=True)
-    kernelsets.require_room(str(tmp_path), {"vmlinuz": file}, [])
 
 
 def test_sets_are_named_by_their_content(tmp_path: Path) -> None:

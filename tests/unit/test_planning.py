@@ -12,7 +12,7 @@ import pytest
 
 from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.manifest import Manifest, Target, Way
-from tbupdate import booting, planning, status, upkeep
+from tbupdate import booting, planning, upkeep
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import AddEntry, Choose, MakeTries, PutKernel, RequireBootable
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT
@@ -192,14 +192,6 @@ def test_rollback_leads_to(system: System, named: str | None, leads_to: int | ty
     else:
         with pytest.raises(leads_to):
             planning.plan_rollback(system, named, NOW, "test")
-
-
-def test_status_names_no_way_back_to_where_one_is() -> None:
-    """On a full disk `previous` may lag behind."""
-    system = a_system(count=1, default=1, good=1, committed=(1,))
-    lagging = Subvolume(PREVIOUS, 401, b"p" * 16, bytes([1] * 16), True)
-    system = replace(system, subvolumes={**system.subvolumes, PREVIOUS: lagging})
-    assert "goes back to: nothing" in status.summary(system)
 
 
 def test_rollback_needs_no_new_name_before_the_switch() -> None:
