@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tbdiff.encoders import Encoder, Factory
 
 STEP = 1 << 18
+# What is read of a source at once where short runs are wanted.
+WINDOW = 1 << 16
 UNPACKED_FILE = b"unpacked-%d"
 
 
@@ -33,6 +35,8 @@ class Sources:
         self._sources = recipe.sources
         self._starts = [0, *accumulate(contents.size(source) for source in recipe.sources)]
         self._open: tuple[int, int] | None = None
+        self._window = b""
+        self._window_start = 0
         self._unpacked: list[bytes] = []
         for n, source in enumerate(recipe.sources):
             if source.members:
@@ -94,8 +98,19 @@ class Sources:
             length -= step
 
     def read(self, offset: int, length: int) -> bytes:
-        """The bytes of a run."""
-        return b"".join(data for data, _, _ in self.parts(offset, length))
+        """The bytes of a run; short ones mostly come from what was read for the last one."""
+        start = offset - self._window_start
+        if 0 <= start <= len(self._window) - length:
+            return self._window[start : start + length]
+        number = bisect_right(self._starts, offset) - 1
+        end = self._starts[number + 1]
+        if length > WINDOW // 2 or offset + length > end:
+            return b"".join(data for data, _, _ in self.parts(offset, length))
+        # The next one lies behind this one more often than before it.
+        begin = max(self._starts[number], offset - WINDOW // 4)
+        self._window = b"".join(data for data, _, _ in self.parts(begin, min(end - begin, WINDOW)))
+        self._window_start = begin
+        return self._window[offset - begin : offset - begin + length]
 
 
 def _parts(file: int, offset: int, length: int) -> Iterator[bytes]:

@@ -13,6 +13,11 @@ from tbdiff.payload import DATA, DIFFERENCE, STEP, Streams
 from tbdiff.recipe import BASE, CONTENT, Recipe, Source, unpacked_size
 from tbdiff.varint import numbers
 
+# A shorter run of a source holds no whole block that could be shared with it.
+BLOCK = 4096
+# So many bytes at once are added while they are in the processor's cache.
+CACHED = 1 << 14
+
 
 def needed(base: Listing, target: Listing) -> list[Entry]:
     """The files whose contents a payload carries: each digest that the base has not, once, in canonical order."""
@@ -97,37 +102,67 @@ class Contents:
             if source.kind == CONTENT:
                 if source.index not in self._made:
                     raise Rejected("the image builds on a content that it has not made yet")
-            elif source.index >= len(self._base) or self._base.entries[source.index].kind is not Kind.FILE:
+            elif source.index >= len(self._base) or self._base.entries.kinds[source.index] is not Kind.FILE:
                 raise Rejected("the image builds on a file that its base does not have")
 
     def size(self, source: Source) -> int:
         """How many bytes a source has."""
         if source.kind == CONTENT:
             return self._needs[source.index].size
-        size = self._base.entries[source.index].size
+        size = self._base.entries.sizes[source.index]
         return size if source.kind == BASE else unpacked_size(size, source.members)
 
     def follow(self, recipe: Recipe, record: Iterator[int], sink: Sink) -> None:
         """Let `sink` put the content together."""
         old_size = sum(map(self.size, recipe.sources))
+        gathered = _Gathered(sink)
         end = 0
         more = iter(self._streams.record, None)
         for cover in recipes.covers(recipe, record, more, old_size):
-            self._literal(recipe, cover.new - end, sink)
-            if cover.exact:
-                sink.take(cover.old, cover.length)
+            self._literal(recipe, cover.new - end, gathered)
+            if not cover.exact:
+                self._difference(cover.old, cover.length, gathered)
+            elif cover.length < BLOCK:
+                gathered.add(sink.read(cover.old, cover.length))
             else:
-                self._difference(cover.old, cover.length, sink)
+                gathered.give()
+                sink.take(cover.old, cover.length)
             end = cover.new + cover.length
-        self._literal(recipe, recipe.size - end, sink)
+        self._literal(recipe, recipe.size - end, gathered)
+        gathered.give()
 
-    def _literal(self, recipe: Recipe, size: int, sink: Sink) -> None:
-        for piece in self._streams.pieces(recipe.data_stream, size):
-            sink.write(piece)
+    def _literal(self, recipe: Recipe, size: int, gathered: _Gathered) -> None:
+        while size:
+            step = min(size, STEP)
+            gathered.add(self._streams.read(recipe.data_stream, step))
+            size -= step
 
-    def _difference(self, offset: int, length: int, sink: Sink) -> None:
+    def _difference(self, offset: int, length: int, gathered: _Gathered) -> None:
         while length:
-            step = min(length, STEP)
-            sink.write(add_bytes(sink.read(offset, step), self._streams.read(DIFFERENCE, step)))
+            step = min(length, CACHED)
+            gathered.add(add_bytes(gathered.sink.read(offset, step), self._streams.read(DIFFERENCE, step)))
             offset += step
             length -= step
+
+
+class _Gathered:
+    """Bytes on their way to a sink, which is called once for many short ones."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """Take bytes; give them on when there are enough."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= STEP:
+            self.give()
+
+    def give(self) -> None:
+        """Give on what there is."""
+        if self._size:
+            self.sink.write(b"".join(self._parts))
+            self._parts.clear()
+            self._size = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ from tbdiff.manifest import Manifest, Target, Way, parse_target
 from tbdiff.matching import Available
 from tbdiff.memory import return_large_pieces
 from tbdiff.output import appearing, check_place
+from tbdiff.packer import lzma_packer, zstd_packer
 from tbdiff.pairing import Pairing
-from tbdiff.payload import CONTROL, LABELS, META, Streams, StreamWriter, chunk_table, interleave
+from tbdiff.payload import CONTROL, DIFFERENCE, LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
 from tbdiff.signature import Signature, load_private_key
 from tbdiff.signing import signed
@@ -37,9 +39,26 @@ CHUNK_SIZE = 1 << 18
 # would make no image a hundredth smaller.
 WINDOW_LOG = 20
 STREAMS = 7
-LEVELS = {"fast": 3, "default": 9, "best": 19}
+ALL = range(STREAMS)
 STEP = 1 << 20
 ENTRY_COST = 1024
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to compress: which streams by LZMA2 and its preset, the others by zstd and its level."""
+
+    level: int
+    lzma: Collection[int] = ()
+    preset: int = 0
+
+
+EFFORTS = {
+    "fast": Effort(3),
+    # LZMA2 takes long to unpack, but not what is sparse; full images have nothing of that.
+    "default": Effort(9, (CONTROL, DIFFERENCE), 3),
+    "best": Effort(19, ALL, 9 | lzma.PRESET_EXTREME),
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +148,7 @@ def write_image(
         raise AssertionError("the delta does not lead to the target")
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place, ExitStack() as stack:
-            writers = _stream_writers(Path(place), stack, LEVELS[effort])
+            writers = _stream_writers(Path(place), stack, EFFORTS[effort])
             writers[META].write(wire.encode(delta))
             if base.tree:
                 writers[LABELS].write(labels.encode(old, delta))
@@ -142,9 +161,12 @@ def write_image(
             for writer in writers[CONTROL:]:
                 writer.finish()
             payload = stack.enter_context((Path(place) / "payload").open("w+b"))
-            interleave(writers, lambda streams: _as_a_device(streams, old, rebuilt), payload)
+            by_lzma = tuple(n for n in EFFORTS[effort].lzma if writers[n].size)
+            interleave(writers, by_lzma, lambda streams: _as_a_device(streams, old, rebuilt), payload)
             written = contents.written + ENTRY_COST * (len(delta.edits) + len(delta.adds))
             way = {"free": written, "encoders": contents.encoders, "streams": tuple(w.size for w in writers)}
+            if by_lzma:
+                way |= {"requires": ("lzma",), "lzma": by_lzma}
             payload.seek(0)
             table, size = chunk_table(payload, CHUNK_SIZE)
             head = _head(stated, old, table, size, way)
@@ -156,11 +178,14 @@ def write_image(
     return head.manifest()
 
 
-def _stream_writers(place: Path, stack: ExitStack, level: int) -> list[StreamWriter]:
+def _stream_writers(place: Path, stack: ExitStack, effort: Effort) -> list[StreamWriter]:
     # One worker or many give the same bytes; none at all gives others.
     workers = os.cpu_count() or 1
     return [
-        StreamWriter(stack.enter_context((place / str(n)).open("w+b")), level, WINDOW_LOG, workers)
+        StreamWriter(
+            stack.enter_context((place / str(n)).open("w+b")),
+            lzma_packer(effort.preset) if n in effort.lzma else zstd_packer(effort.level, WINDOW_LOG, workers),
+        )
         for n in range(STREAMS)
     ]
 

@@ -161,9 +161,10 @@ def differences_of(covers: Iterable[Cover], read: Callable[[int, int], bytes], n
 def add_bytes(old: bytes, difference: bytes) -> bytes:
     """Each byte of `old` plus that of `difference`, modulo 256."""
     size = len(old)
-    a, b = int.from_bytes(old, "little"), int.from_bytes(difference, "little")
+    b = int.from_bytes(difference, "little")
     if not b:
         return old
+    a = int.from_bytes(old, "little")
     # Add the low seven bits of every byte at once; the top bits cannot carry into a neighbour.
     low = int.from_bytes(b"\x7f" * size, "little")
     return (((a & low) + (b & low)) ^ ((a ^ b) & ~low)).to_bytes(size, "little")

@@ -65,7 +65,7 @@ class Image(OpenedImage):
         way, head = self.manifest.way, self._source.position
         signatures = head - len(MAGIC) - 8 - len(self._head.target) - len(self._head.way)
         chunks = Chunks(self._source, way)
-        streams = Metered(way.streams, frames_of(chunks))
+        streams = Metered(way.streams, frames_of(chunks), way.lzma)
         contents = self._contents(streams)
         found = costs.weigh(streams)
         streams.check_end(chunks)
@@ -90,7 +90,7 @@ class Image(OpenedImage):
     def _streams(self) -> tuple[Chunks, Streams]:
         way = self.manifest.way
         chunks = Chunks(self._source, way)
-        return chunks, Streams(way.streams, frames_of(chunks))
+        return chunks, Streams(way.streams, frames_of(chunks), way.lzma)
 
     def _contents(self, streams: Streams) -> Changes:
         if max(streams.left(META), streams.left(LABELS)) > META_MAX:

@@ -16,7 +16,7 @@ COUNT_MAX = 2**63 - 1
 STATEMENT_MAX = 1 << 20
 
 # Parts of the format that an image may require of its reader. An unknown one is refused.
-FEATURES: frozenset[str] = frozenset()
+FEATURES = frozenset({"lzma"})
 
 
 def _inside(path: str) -> str:
@@ -78,7 +78,8 @@ class Way(_Statement):
 
     `target` is the SHA-256 of the target statement, `base` the tree digest that the image starts from (None: from
     nothing). The payload is `payload` bytes in chunks of `chunk_size`, whose digests' digest is `chunks`.
-    `streams` are the exact unpacked sizes of the payload's streams, `free` the bytes that applying writes at most.
+    `streams` are the exact unpacked sizes of the payload's streams; those numbered in `lzma` are packed by LZMA2, the
+    others by Zstandard. `free` the bytes that applying writes at most.
     `encoders` are the compressors that re-create packed files, as NAME=FINGERPRINT (docs/format.md, "Encoders").
     `container` says what the payload is: "tbdiff" or a tarball, as a full system ("tar") or as layer ("tar-delta"),
     or a stream of the legacy format ("legacy").
@@ -92,6 +93,7 @@ class Way(_Statement):
     chunk_size: Annotated[int, pydantic.Field(ge=4096, le=1 << 22)] = 1 << 18
     chunks: Hex256
     streams: tuple[Count, ...] = ()
+    lzma: tuple[Count, ...] = ()
     encoders: tuple[EncoderName, ...] = ()
     free: Count = 0
 

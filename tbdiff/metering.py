@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tbdiff.compression import zstd
 from tbdiff.errors import Rejected
@@ -18,13 +19,13 @@ _MAGIC = 4
 class Metered(Streams):
     """All streams of a payload. Whoever reads says in `owner` for whom; `stored` says what that took in the image.
 
-    A stream is unpacked block by block, as zstd stored it: the bytes of a block are shared among those who read it, in
+    A stream is unpacked block by block, as it was packed: the bytes of a block are shared among those who read it, in
     proportion to what their parts would take alone.
     """
 
-    def __init__(self, sizes: Sequence[int], frames: Frames) -> None:
+    def __init__(self, sizes: Sequence[int], frames: Frames, by_lzma: Collection[int] = ()) -> None:
         super().__init__((), frames)
-        self._metered = [_Metered(size) for size in sizes]
+        self._metered = [_Metered(size, by_lzma=n in by_lzma) for n, size in enumerate(sizes)]
         self.owner = FRAMING
         self.stored: Counter[int] = Counter()
 
@@ -127,7 +128,7 @@ class _Block:
 class _Metered:
     """One stream, unpacked a block at a time."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, by_lzma: bool) -> None:
         self.left = size
         self.held: deque[bytes] = deque()
         self.packed = b""
@@ -136,30 +137,40 @@ class _Metered:
         self.ending = 0
         self.eof = False
         self.unbegun = True
-        self._zstd = decompressor()
+        self._unpacker = decompressor(by_lzma=by_lzma)
+        self._end = self._lzma_end if by_lzma else self._zstd_end
         self._checksum = 0
 
     def unpack(self) -> bool:
         """Unpack the next part of the stream, if all of it is here."""
-        end = self._next_end()
+        end = None if self.eof else self._end()
         if end is None or end > len(self.packed):
             return False
         part, self.packed = self.packed[:end], self.packed[end:]
         self.unbegun = False
         try:
-            data = self._zstd.decompress(part)
-        except (zstd.ZstdError, EOFError) as error:
+            data = self._unpacker.decompress(part)
+        except (zstd.ZstdError, lzma.LZMAError, EOFError) as error:
             raise Rejected(f"a stream of the image cannot be decompressed: {error}") from None
-        self.eof = self._zstd.eof
+        self.eof = self._unpacker.eof
         self.ending += end
         if data:
             self.block, self.ending = _Block(data, self.ending), 0
         return True
 
-    def _next_end(self) -> int | None:
-        """Where the next part ends: the frame's head with the first block, or a block; the last with the checksum."""
-        if self.eof:
+    def _lzma_end(self) -> int | None:
+        """Where the next part of LZMA2 ends: a chunk, or the end mark."""
+        control = self.packed[:1]
+        if not control or control == b"\0":
+            return len(control) or None
+        size = 5 + (control[0] >= 0xC0) if control[0] & 0x80 else 3
+        if len(self.packed) < size:
             return None
+        stored = self.packed[3:5] if control[0] & 0x80 else self.packed[1:3]
+        return size + int.from_bytes(stored, "big") + 1
+
+    def _zstd_end(self) -> int | None:
+        """Where the next part ends: the frame's head with the first block, or a block; the last with the checksum."""
         start = 0
         if self.unbegun:
             if len(self.packed) <= _MAGIC:

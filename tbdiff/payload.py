@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO, Protocol
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO, Protocol
 
 from tbdiff.compression import zstd
 from tbdiff.errors import Rejected
 from tbdiff.manifest import Way
+from tbdiff.packer import LZMA_WINDOW, Packer
 
 WINDOW_LOG_MAX = 22
 FRAME_MAX = 1 << 20
@@ -99,18 +101,21 @@ class Chunks:
             raise Rejected("the image goes on behind its end")
 
 
-def decompressor() -> zstd.ZstdDecompressor:
+def decompressor(*, by_lzma: bool = False) -> Any:
     """What unpacks a stream, in a window of bounded size."""
+    if by_lzma:
+        return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": LZMA_WINDOW}])
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
 
 
 class _Stream:
     """One stream's decompressor, with what it holds."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, by_lzma: bool) -> None:
         self.left = size
         self.held: deque[bytes] = deque()
-        self._zstd = decompressor()
+        self._by_lzma = by_lzma
+        self._unpacker = decompressor(by_lzma=by_lzma)
         self._buffer = b""
         self._at = 0
         self.started = False
@@ -124,34 +129,35 @@ class _Stream:
     @property
     def hungry(self) -> bool:
         """Whether it needs another frame before it can go on."""
-        return not self.held and not self._zstd.eof and self._zstd.needs_input
+        return not self.held and not self._unpacker.eof and self._unpacker.needs_input
 
     def refill(self, size: int) -> None:
         """Decompress what is held into the buffer, at least a little."""
-        if self._zstd.eof:
+        if self._unpacker.eof:
             raise Rejected("a stream of the image is shorter than it says")
-        data = self.held.popleft() if self._zstd.needs_input and self.held else b""
+        data = self.held.popleft() if self._unpacker.needs_input and self.held else b""
         self.started = True
         try:
-            self._buffer = self._zstd.decompress(data, max(size, STEP // 4))
-        except zstd.ZstdError as error:
+            self._buffer = self._unpacker.decompress(data, max(size, STEP // 4))
+        except (zstd.ZstdError, lzma.LZMAError) as error:
             raise Rejected(f"a stream of the image cannot be decompressed: {error}") from None
         self._at = 0
 
     def release(self) -> None:
         """Make room for others, if its end was seen already."""
-        if self._zstd.eof and not self.left and not self._zstd.unused_data and self._at == len(self._buffer):
+        if self._unpacker.eof and not self.left and not self._unpacker.unused_data and self._at == len(self._buffer):
             # One that was not begun has no window yet.
-            self._zstd, self._buffer, self._at, self.started = decompressor(), b"", 0, False
+            self._unpacker = decompressor(by_lzma=self._by_lzma)
+            self._buffer, self._at, self.started = b"", 0, False
 
     def check_end(self) -> None:
         """Everything was used, and the compressed stream says so too."""
         surplus = bool(self.left) or self._at != len(self._buffer)
-        while not surplus and not self._zstd.eof and (self.held or not self._zstd.needs_input):
+        while not surplus and not self._unpacker.eof and (self.held or not self._unpacker.needs_input):
             # What is left is the end mark, which decompresses to nothing.
             self.refill(1)
             surplus = bool(self._buffer)
-        if surplus or self.held or self._zstd.unused_data or (self.started and not self._zstd.eof):
+        if surplus or self.held or self._unpacker.unused_data or (self.started and not self._unpacker.eof):
             raise Rejected("a stream of the image holds more than is used")
 
 
@@ -161,10 +167,10 @@ Frames = Callable[[int], tuple[int, bytes]]
 class Streams:
     """All streams of a payload; a read pulls frames until the stream that is read has enough."""
 
-    def __init__(self, sizes: Sequence[int], frames: Frames) -> None:
+    def __init__(self, sizes: Sequence[int], frames: Frames, by_lzma: Collection[int] = ()) -> None:
         if len(sizes) > STREAMS_MAX:
             raise Rejected("the image has more streams than a reader holds")
-        self._streams = [_Stream(size) for size in sizes]
+        self._streams = [_Stream(size, by_lzma=n in by_lzma) for n, size in enumerate(sizes)]
         self._frames = frames
 
     def left(self, number: int) -> int:
@@ -254,16 +260,8 @@ def frames_of(chunks: Chunks) -> Frames:
 class StreamWriter:
     """One stream on its way into an image: compressed as it comes, kept in a temporary file."""
 
-    def __init__(self, spool: BinaryIO, level: int, window_log: int, workers: int = 0) -> None:
-        parameter = zstd.CompressionParameter
-        options: dict[int, int] = {
-            parameter.compression_level: level,
-            parameter.window_log: window_log,
-            parameter.checksum_flag: 0,
-        }
-        if workers:
-            options[parameter.nb_workers] = workers
-        self._zstd = zstd.ZstdCompressor(options=options)
+    def __init__(self, spool: BinaryIO, packer: Packer) -> None:
+        self._packer = packer
         self._spool = spool
         self.size = 0
         self.stored = 0
@@ -273,7 +271,7 @@ class StreamWriter:
         if not data:
             return
         self.size += len(data)
-        self._store(self._zstd.compress(data))
+        self._store(self._packer.compress(data))
 
     def record(self, data: bytes | bytearray) -> None:
         """Append a record, with its length in front."""
@@ -287,9 +285,9 @@ class StreamWriter:
     def finish(self) -> None:
         """End the stream; an empty one is not stored at all."""
         if self.size:
-            self._store(self._zstd.flush())
+            self._store(self._packer.flush())
         # It takes more memory than all that is left to do.
-        del self._zstd
+        del self._packer
         self._spool.seek(0)
 
     def piece(self) -> bytes:
@@ -297,7 +295,9 @@ class StreamWriter:
         return self._spool.read(STEP // 2)
 
 
-def interleave(writers: Sequence[StreamWriter], consume: Callable[[Streams], None], out: BinaryIO) -> None:
+def interleave(
+    writers: Sequence[StreamWriter], by_lzma: Collection[int], consume: Callable[[Streams], None], out: BinaryIO
+) -> None:
     """Write all streams as frames to `out`, in the order in which `consume`, who reads as a device does, needs them."""
 
     def next_frame(wanted: int) -> tuple[int, bytes]:
@@ -307,7 +307,7 @@ def interleave(writers: Sequence[StreamWriter], consume: Callable[[Streams], Non
         out.write(bytes((wanted,)) + len(data).to_bytes(3, "little") + data)
         return wanted, data
 
-    streams = Streams([writer.size for writer in writers], next_frame)
+    streams = Streams([writer.size for writer in writers], next_frame, by_lzma)
     consume(streams)
     for number, writer in enumerate(writers):
         while data := writer.piece():

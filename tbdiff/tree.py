@@ -159,7 +159,7 @@ class _Reading:
         try:
             extents = data_extents(fd, status.st_size)
             try:
-                digest = file_digest(fd)
+                digest = file_digest(fd, status.st_size)
             except OSError as error:
                 raise Failed(
                     f"{printable(path)!r} in {self.descent.root} cannot be read: {error.strerror}",
@@ -203,11 +203,12 @@ def _xattrs(path: bytes) -> Xattrs:
     return tuple(sorted(pairs))
 
 
-def file_digest(fd: int) -> bytes:
-    """The SHA-256 of all that can be read from `fd`, from where it stands."""
+def file_digest(fd: int, size: int) -> bytes:
+    """The SHA-256 of the next `size` bytes of `fd`, or of what there is of them."""
     h = hashlib.sha256()
-    while part := os.read(fd, STEP):
+    while size and (part := os.read(fd, min(size, STEP))):
         h.update(part)
+        size -= len(part)
     return h.digest()
 
 

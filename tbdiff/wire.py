@@ -19,6 +19,7 @@ from tbdiff.entry import (
 )
 from tbdiff.errors import Rejected
 from tbdiff.operation import RELEVANT, Add, Edit, Field, Ref, TreeDelta
+from tbdiff.packed import NO_DIGEST
 from tbdiff.varint import Column, gaps, number_at, numbers, take, take_below, ungap, unzigzag, zigzag
 
 MTIME_SECONDS_MAX = 2**62
@@ -213,6 +214,8 @@ class _Reader:
                 self.digest_at += 32
                 if len(digest) != 32:
                     raise Rejected("the image's metadata is cut off")
+                if digest == NO_DIGEST:
+                    raise Rejected("the image holds a file without a digest")
             elif kind is Kind.SYMLINK:
                 target = next(self.targets, b"")
                 if not 0 < len(target) <= LINK_MAX:

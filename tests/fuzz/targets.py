@@ -78,9 +78,10 @@ def _payload(data: bytes) -> None:
         chunk_size=CHUNK_SIZE,
         chunks=hashlib.sha256(_table(data)).hexdigest(),
         streams=sizes,
+        lzma=(3,),
     )
     chunks = Chunks(io.BytesIO(_table(data) + data), way)
-    streams = Streams(way.streams, frames_of(chunks))
+    streams = Streams(way.streams, frames_of(chunks), way.lzma)
     for number, size in enumerate(sizes):
         streams.read(number, size)
     streams.check_end(chunks)
@@ -132,7 +133,7 @@ def _streams() -> Iterator[bytes]:
     for image in _images():
         stream = io.BytesIO(image[len(MAGIC) :])
         way = read_head(stream).manifest().way
-        streams = Streams(way.streams, frames_of(Chunks(stream, way)))
+        streams = Streams(way.streams, frames_of(Chunks(stream, way)), way.lzma)
         yield streams.read(META, streams.left(META))
 
 

@@ -40,7 +40,12 @@ def make(name: str, scene: Scene, out: Path) -> dict[str, object]:
         build(scene.target, target)
         label = Label(name=f"golden {name}", release="1.0", device_types=("test",), epoch=1)
         manifest = create_image(
-            base if scene.base is not None else None, target, out, label=label, available=deflate_only
+            base if scene.base is not None else None,
+            target,
+            out,
+            label=label,
+            effort=scene.effort,
+            available=deflate_only,
         )
     if scene.target_key and scene.way_key:
         with out.open("rb") as image:

@@ -36,6 +36,7 @@ class Scene:
     target: Tree
     target_key: str | None = None
     way_key: str | None = None
+    effort: str = "default"
 
 
 def words(seed: str, count: int) -> bytes:
@@ -167,6 +168,7 @@ SCENES = {
     "identical": Scene(system(), system()),
     "patch": Scene(*patched()),
     "repacked": Scene(*repacked()),
+    "best": Scene(*patched(), effort="best"),
     "archive": Scene(*archived()),
     "signed": Scene(SMALL, LARGER, "release", "release"),
     "delivered": Scene(SMALL, LARGER, "release", "delivery"),

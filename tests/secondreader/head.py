@@ -27,7 +27,7 @@ TARGET_FIELDS: dict[str, tuple[Any, Any]] = {
 WAY_FIELDS: dict[str, tuple[Any, Any]] = {
     "target": (DIGEST, REQUIRED), "container": ("tbdiff|tar|tar-delta", "tbdiff"), "base": (DIGEST, None),
     "payload": (COUNT, 0), "chunk_size": (COUNT, 262144), "chunks": (DIGEST, REQUIRED), "streams": ([COUNT], []),
-    "encoders": ([ENCODER], []), "free": (COUNT, 0),
+    "lzma": ([COUNT], []), "encoders": ([ENCODER], []), "free": (COUNT, 0),
 }  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def statement(raw: bytes, kind: str, fields: dict[str, tuple[Any, Any]]) -> dict
         raise RefusedError("a statement that is no JSON") from None
     demand(isinstance(found, dict) and found.get("type") == kind, "a statement of another type")
     demand(type(found.get("format")) is int and found["format"] == 1, "another format")
-    demand(found.get("requires", []) == [], "it requires what is not known here")
+    demand(found.get("requires", []) in ([], ["lzma"]), "it requires what is not known here")
     result = {}
     for name, (form, default) in fields.items():
         value = found.get(name, default)

@@ -69,6 +69,7 @@ class Delta:
     def _content(self, found: dict[str, Any], kind: int) -> None:
         if kind == FILE:
             found["size"], found["digest"] = self.fields[7].number(), self.fields[8].take(32)
+            demand(found["digest"] != bytes(32), "a file without a digest")
             demand(found["size"] < 2**63, "beyond the limits")
         elif kind == SYMLINK:
             found["link"] = self.fields[9].terminated()

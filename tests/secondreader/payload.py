@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import sys
 from typing import Any
 
@@ -33,19 +34,29 @@ def read_streams(image: Bytes, way: dict[str, Any]) -> list[Bytes]:
         stream, length = frames.fixed(1), frames.fixed(3)
         demand(stream < len(held) and 1 <= length <= 1 << 20, "no such frame")
         held[stream] += frames.take(length)
-    unpacked = [unpack(data, n) for data, n in zip(held, way["streams"], strict=True)]
+    by_lzma = way.get("lzma", [])
+    unpacked = [
+        unpack(data, size, n in by_lzma) for n, (data, size) in enumerate(zip(held, way["streams"], strict=True))
+    ]
     return [Bytes(data) for data in unpacked] + [Bytes(b"")] * (8 - len(unpacked))
 
 
-def unpack(data: bytes, size: int) -> bytes:
+def unpack(data: bytes, size: int, by_lzma: bool) -> bytes:
     if not size:
         demand(not data, "frames of an empty stream")
         return b""
-    demand(data[:4] == bytes.fromhex("28b52ffd"), "no Zstandard frame")
-    decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 22})
+    decoder: Any
+    if by_lzma:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20}])
+    else:
+        demand(data[:4] == bytes.fromhex("28b52ffd"), "no Zstandard frame")
+        decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: 22})
     try:
         found = decoder.decompress(data, size + 1)
-    except zstd.ZstdError:
+        # What marks the end may not be looked at before it is asked for.
+        while not decoder.eof and len(found) <= size and not decoder.needs_input:
+            found += decoder.decompress(b"", size + 1 - len(found))
+    except (zstd.ZstdError, lzma.LZMAError):
         raise RefusedError("it cannot be unpacked") from None
     demand(decoder.eof and not decoder.unused_data and len(found) == size, "another size than it says")
     return found
