@@ -30,7 +30,7 @@ help:
 	@echo 'make check      everything that CI checks: ruff, mypy, shellcheck, all tests (root)'
 	@echo 'make test-fast  the tests that take less than two minutes in all (root)'
 	@echo 'make test       all tests (root); pass more to pytest with ARGS='
-	@echo 'make crash-test  a power cut at every write of deploy, commit and rollback (root; half an hour)'
+	@echo 'make crash-test  a power cut at every write of deploy, commit and rollback, and at random moments (root; an hour)'
 	@echo 'make lint       ruff, mypy, shellcheck'
 	@echo 'make fuzz       look for bytes that a decoder neither understands nor refuses (a minute for each)'
 	@echo 'make bench      size and speed beside other programs, an hour of computing (root); --pair, --only in ARGS='
@@ -86,7 +86,7 @@ test-fast: root $(READY)
 	$(PYTEST) -m 'not slow' $(FAST)
 
 crash-test: root $(READY)
-	TB_CRASH=all $(PYTEST) tests/crash
+	TB_CRASH=all $(PYTEST) -k 'power_cuts or test_cuts or whenever_it_is_cut' tests/crash tests/boot
 
 fuzz: $(READY)
 	@$(RUN) -m tests.fuzz $(ARGS)

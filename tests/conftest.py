@@ -90,6 +90,15 @@ def pytest_testnodedown(node: Any) -> None:
     node.config.stash.setdefault(LEFT_BY_WORKERS, []).extend(getattr(node, "workeroutput", {}).get("left", []))
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was counted: how many cuts a test made, and by which seed."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for name, said in report.user_properties:
+                if name == "counted" and report.when == "call":
+                    terminalreporter.write_line(f"{report.location[2].partition('[')[0]}: {said}")
+
+
 @contextlib.contextmanager
 def btrfs_maker() -> Iterator[MakeBtrfs]:
     if os.geteuid() != 0:

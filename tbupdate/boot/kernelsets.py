@@ -35,6 +35,8 @@ def put(boot: str, files: Mapping[str, Place], used: Iterable[str]) -> str:
         return name
     collect(boot, used)
     _refuse_without_space(boot, total, len(files))
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    place.make_room(boot, os.path.dirname(final))
     unfinished = final + PARTIAL
     for each, where in sorted(files.items()):
         _copy(where, os.path.join(unfinished, each))

@@ -14,6 +14,8 @@ from tbupdate.signals import held_back
 
 _FREEZE, _THAW = 0xC0045877, 0xC0045878
 BLOCK = 1024
+# For some hundred entries of FAT, of which a long name takes several.
+ROOM = 16 << 10
 
 
 def mount_of(directory: str) -> Mount:
@@ -50,13 +52,41 @@ def flush(directory: str) -> None:
             try:
                 fcntl.ioctl(descriptor, _FREEZE, 0)
             except OSError as error:
-                # FAT has no journal, so syncfs was enough.
                 if error.errno not in (errno.EOPNOTSUPP, errno.ENOTTY):
                     raise
+                # FAT has no journal to be emptied; but there syncfs leaves in the disk's own memory what it wrote.
+                os.fsync(descriptor)
             else:
                 fcntl.ioctl(descriptor, _THAW, 0)
     finally:
         os.close(descriptor)
+
+
+def make_room(boot: str, directory: str) -> None:
+    """Let a directory on a FAT partition have room for the names to come.
+
+    When one grows, it is written in two places; after a power cut between them firmware finds nothing in it any more.
+    So it grows once, and not with the deployments. (It never shrinks.)
+    """
+    if not _is_fat(boot) or os.stat(directory).st_size >= ROOM:
+        return
+    made: list[str] = []
+    try:
+        while os.stat(directory).st_size < ROOM and len(made) < 99:
+            path = os.path.join(directory, f"{len(made):02}-{'room' * 50}")
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            made.append(path)
+    finally:
+        for path in made:
+            os.unlink(path)
+    flush(boot)
+
+
+def _is_fat(boot: str) -> bool:
+    real = os.path.realpath(boot)
+    with open("/proc/self/mountinfo") as file:
+        kinds = [one.kind for one in read_mounts(file.read()) if one.point == real]
+    return kinds[-1:] in (["vfat"], ["msdos"])
 
 
 def read_block(path: str) -> bytes | None:

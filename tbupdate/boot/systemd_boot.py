@@ -97,6 +97,7 @@ class SystemdBoot:
     def _write(self, entry: Entry) -> _Named:
         """A new file that is not seen yet, with a number above all others."""
         os.makedirs(self._entries, exist_ok=True)
+        place.make_room(self.directory, self._entries)
         number = max((one.number for one in self._named()), default=0) + 1
         file = f"tb-update-{number:06}-{entry.deployment}.off"
         lines = [

@@ -65,7 +65,8 @@ class Machine:
         assert self.process is None
         (self.folder / "agent").unlink(missing_ok=True)
         drive = drive or ("-drive", f"file={self.disk},format=raw,if=none,id=disk,cache=unsafe,discard=unmap")
-        command = [*self.command, *drive, "-device", "virtio-blk-pci,drive=disk,bootindex=1"]
+        # Merged writes have more parts than a log can take.
+        command = [*self.command, *drive, "-device", "virtio-blk-pci,drive=disk,bootindex=1,request-merging=off"]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
         self.boots += 1
         self.agent = socket.socket(socket.AF_UNIX)

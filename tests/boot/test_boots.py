@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import io
 import json
+import os
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tbupdate.boot import initrd
-from tests.boot import debian, disk
+from tbupdate.boot import initrd, place
+from tests.boot import debian, disk, efi
 from tests.boot.debian import run
 from tests.boot.disk import Golden
-from tests.boot.machine import Machine
+from tests.boot.machine import Machine, Recording
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -167,7 +170,9 @@ def test_the_hook_works_in_an_initrd_of_dracut(machine: Machine, grub_disk: Gold
     assert status(machine)["booted"] == status(machine)["committed"]
 
 
-def test_systemd_boot_gives_up_what_panics_and_boots_a_good_update(efi_machine: Machine, efi_disk: Golden) -> None:
+def test_systemd_boot_gives_up_what_panics_and_boots_a_good_update_whenever_it_is_cut(
+    efi_machine: Machine, efi_disk: Golden, record_property: Callable[[str, object], None]
+) -> None:
     machine, (older, newer) = efi_machine, efi_disk.kernels
     machine.start()
     assert machine.settle() == "v1"
@@ -179,12 +184,44 @@ def test_systemd_boot_gives_up_what_panics_and_boots_a_good_update(efi_machine: 
         machine.start()
         machine.expect("Kernel panic")
         machine.wait_end()
-    machine.start()
+    deploying = machine.start_recorded("deploy")
     came_back(machine, efi_disk, left, "the initramfs was never reached")
-    machine.run("tb-update deploy --allow-downgrade /data/good.tbdiff")
-    assert machine.reboot() == "v2"
+    # The first deploy has made room: a directory that grows while power is cut is lost to the firmware.
+    assert int(machine.run("stat -c %s /boot/loader/entries")) >= place.ROOM
+    old, begun = status(machine)["booted"], deploying.count
+    new = json.loads(machine.run("tb-update deploy --allow-downgrade --json /data/good.tbdiff"))["staged"]
+    cuts = check_every_cut(deploying, begun, deploying.count, {old, new}, efi.Reading(new, old))
+    record_property("counted", f"deploy, EFI partition: {cuts}")
+    machine.switch_off()
+    booting = machine.start_recorded("boot")
+    assert machine.settle() == "v2"
     assert machine.run("uname -r").strip() == newer
     said = status(machine)
     assert said["committed"] == said["booted"]
     assert said["boot"]["trial"] is None
     assert "+" not in machine.run("ls /boot/loader/entries")
+    committed = booting.count
+    # Firmware renames an entry by taking it away first: a cut in that moment is the end of the trial.
+    cuts = check_every_cut(booting, 0, committed, {new, old}, efi.Reading(new, new))
+    record_property("counted", f"trial boot and commit, EFI partition: {cuts}")
+    machine.run("tb-update rollback")
+    cuts = check_every_cut(booting, committed, booting.count, {new, old}, efi.Reading(old, old))
+    record_property("counted", f"rollback, EFI partition: {cuts}")
+
+
+def check_every_cut(
+    recorded: Recording,
+    first: int,
+    last: int,
+    may_boot: set[str],
+    in_the_end: efi.Reading,
+) -> str:
+    """Whatever a cut leaves of the EFI partition, it boots a whole pair, and so it does when the tries are used up."""
+    seen: collections.Counter[str] = collections.Counter()
+    for cut, image in efi.states(recorded, first, last, os.environ.get("TB_CRASH") == "all"):
+        reading = efi.read(image)
+        assert reading.first in may_boot, (cut, reading)
+        seen[f"{reading.first}, {reading.otherwise}"] += 1
+        if cut.point == last:
+            assert reading == in_the_end, (cut, reading)
+    return f"{seen.total()} cuts among {last - first} writes and flushes: {dict(seen)}"

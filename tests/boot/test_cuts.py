@@ -9,9 +9,11 @@ an EFI partition).
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import secrets
+from collections.abc import Callable
 
 import pytest
 
@@ -104,17 +106,15 @@ class Life:
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_whatever_the_moment_of_a_cut_a_whole_system_is_up_afterwards(
-    loader: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    loader: str, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     machine = request.getfixturevalue("machine" if loader == "grub" else f"{loader}_machine")
-    with capsys.disabled():
-        print(f"\n{CUTS} cuts, {loader}, TB_SEED={SEED}", flush=True)
+    record_property("counted", f"{CUTS} power cuts in real boots, {loader}: TB_SEED={SEED}")
     life = Life(machine, request.getfixturevalue(f"{loader}_disk"))
-    for number in range(CUTS):
-        kinds = (life.deploy, life.trial, life.fall_back)
-        (life.roll_back if life.version == "v2" else kinds[number % len(kinds)])()
-        with capsys.disabled():
-            print(life.story[-1], flush=True)
+    onward = itertools.cycle((life.deploy, life.trial, life.fall_back))
+    for _ in range(CUTS):
+        (life.roll_back if life.version == "v2" else next(onward))()
+        print(life.story[-1], flush=True)
     if life.version == "v1":
         machine.run("tb-update deploy --again --allow-downgrade /data/good.tbdiff")
         machine.switch_off()

@@ -102,7 +102,7 @@ def test_every_cut_leaves_a_whole_system_and_a_way_back(
     plan: Callable[[Device], Plan],
     image: TinyImage | None,
     may_boot: set[str],
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-crash"
     folder.mkdir()
@@ -126,8 +126,8 @@ def test_every_cut_leaves_a_whole_system_and_a_way_back(
     last = check(folder / "state.img", folder, loader, Cut(returned, "all"), may_boot)
     assert last == ("first" if what == "rollback" else "second")
     assert set(seen) == may_boot
-    with capsys.disabled():
-        print(f"\n{what}, {loader}: {len(chosen)} cuts among {returned - first} writes and flushes: {dict(seen)}")
+    cuts = f"{len(chosen)} cuts among {returned - first} writes and flushes"
+    record_property("counted", f"{what}, {loader}: {cuts}: {dict(seen)}")
 
 
 def chosen_cuts(acts: list[Act], first: int, last: int) -> list[Cut]:
