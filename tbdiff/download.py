@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tbdiff.entry import printable
@@ -20,6 +21,10 @@ TIMEOUT = 60.0
 STEP = 1 << 18
 
 T = TypeVar("T")
+
+
+class ChangedError(Failed):
+    """What is behind a URL is not what it was."""
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -45,20 +50,35 @@ def _reason(problem: Exception) -> str:
     return printable(text.encode("utf-8", "surrogateescape"))
 
 
+@dataclass(frozen=True)
+class Known:
+    """What tells the file behind a URL from another one: its size and its validators, as far as the server tells."""
+
+    size: int | None
+    tag: str | None
+    modified: str | None
+
+
 class Download:
     """The body of an HTTP response. A byte that was read is not asked for again, however often the connection breaks.
 
     What goes on must be the same file: the server says so by its answer to `If-Range`, and by its validators.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, begun: Known | None = None, position: int = 0) -> None:
+        """Open `url`; or go on at `position` with the file that was `begun` in another run."""
         self._url = url
-        self._position = 0
+        self._position = position
         self._response: Any = None
-        self._size: int | None = None
-        self._tag: str | None = None
-        self._modified: str | None = None
+        self._size = begun.size if begun else None
+        self._tag = begun.tag if begun else None
+        self._modified = begun.modified if begun else None
         self._trying(lambda: None)
+
+    @property
+    def known(self) -> Known:
+        """What the server told of the file."""
+        return Known(self._size, self._tag, self._modified)
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
@@ -146,4 +166,4 @@ class Download:
                 raise ConnectionError("the connection was cut")
             return
         self.close()
-        raise Failed(f"{self._url} changed while it was fetched; nothing was changed here", "Start again.")
+        raise ChangedError(f"{self._url} changed while it was fetched; nothing was changed here", "Start again.")

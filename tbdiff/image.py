@@ -174,13 +174,16 @@ def open_image(
     unsigned_ok: bool = False,
     signature: str | None = None,
     delta: bool | None = None,
+    kept: Path | None = None,
 ) -> OpenedImage:
     """Open a path, "-" or URL, and verify its signatures against `keys` (None: do not look at signatures).
+
+    What is fetched from a URL is kept in the directory `kept` until the image was used, for a run after a cut.
 
     With `unsigned_ok` an image that nobody signed passes; one with a wrong signature never does. For a tarball:
     `signature` names its signature file where it is not beside it, `delta` says that it is a layer over a base.
     """
-    opened = open_source(source)
+    opened = open_source(source, kept)
     try:
         start = opened.look(512)
         if start.startswith(LEGACY_START) and signature is None and delta is None:
@@ -197,8 +200,8 @@ def open_image(
         if manifest.way.container != "tbdiff":
             raise Rejected("the image says that it is something else than it is")
         return Image(opened, head, manifest, signers)
-    except BaseException:
-        opened.__exit__(None, None, None)
+    except BaseException as error:
+        opened.__exit__(type(error), error, None)
         raise
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tbdiff.errors import Failed
+from tbdiff.errors import Failed, Rejected
 from tbdiff.payload import Readable
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        forget = getattr(self._stream, "forget", None)
+        if forget and (kind is None or issubclass(kind, Rejected)):
+            forget()
         close = getattr(self._stream, "close", None)
         if close and not (sys.stdin and self._stream is sys.stdin.buffer):
             close()
@@ -65,8 +68,11 @@ class Source:
         self._ahead = data + self._ahead
 
 
-def open_source(source: str) -> Source:
-    """Open a path, "-" for standard input, or an http(s) URL."""
+def open_source(source: str, kept: Path | None = None) -> Source:
+    """Open a path, "-" for standard input, or an http(s) URL.
+
+    What is fetched is kept in the directory `kept` until the source is closed without an error, or was rejected.
+    """
     if source == "-":
         if sys.stdin is None:
             raise Failed("standard input is closed, so there is no image", "Pipe an image in, or name a file.")
@@ -74,7 +80,7 @@ def open_source(source: str) -> Source:
             raise Failed("standard input is a terminal, not an image", "Pipe an image in, or name a file.")
         return Source("standard input", sys.stdin.buffer)
     if is_url(source):
-        return Source(source, _download(source))
+        return Source(source, _download(source, kept))
     if "://" in source:
         raise Failed(f"{source} cannot be fetched: only http:// and https:// can", "Fetch it first, and name the file.")
     try:
@@ -83,10 +89,11 @@ def open_source(source: str) -> Source:
         raise Failed(f"{source} cannot be opened: {error.strerror}") from None
 
 
-def _download(url: str) -> Readable:
+def _download(url: str, kept: Path | None = None) -> Readable:
     from tbdiff.download import Download  # noqa: PLC0415 - it is heavy, and whoever reads a file does not need it
+    from tbdiff.kept import KeptDownload  # noqa: PLC0415
 
-    return Download(url)
+    return Download(url) if kept is None else KeptDownload(url, kept)
 
 
 def read_beside(source: str, suffix: str, limit: int) -> bytes | None:

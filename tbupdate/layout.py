@@ -9,6 +9,7 @@ STATE = "tb-update"
 HISTORY = "history.jsonl"
 TRIES = "tries"
 TRIAL = "trial"
+FETCHED = "fetched"
 
 ROOT = "root"
 CURRENT = "current"

@@ -28,6 +28,12 @@ from tbdiff.errors import Failed, Rejected
 @keys_option
 @signature_option
 @delta_option
+@click.option(
+    "--keep-fetched",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Keep here what comes from a URL until it is applied: after a cut, the same command goes on from there.",
+)
 @progress_option
 @as_json_option
 def apply(
@@ -38,6 +44,7 @@ def apply(
     as_json: bool,
     signature: str | None,
     delta: bool | None,
+    keep_fetched: Path | None,
 ) -> None:
     """Turn TREE, which must be the base of IMAGE (a file, "-" or a URL), into its target.
 
@@ -49,7 +56,8 @@ def apply(
     if len(images) > 1 and (signature is not None or delta is not None):
         raise click.UsageError("--signature and --delta are for a single tarball")
     trusted = ring(keys)
-    with progress.shown(how) as report, opened_chain(images, trusted, signature=signature, delta=delta) as links:
+    opening = opened_chain(images, trusted, signature=signature, delta=delta, kept=keep_fetched)
+    with progress.shown(how) as report, opening as links:
         say_if_unchecked(keys)
         listing = apply_chain(links, tree, trusted, report, notice)
         sync(tree)

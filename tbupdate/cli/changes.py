@@ -60,8 +60,15 @@ def deploy(
     rules = config.load(said.config)
     keys = trust.load(rules.keys)
     with (
-        open_image(image, keys, unsigned_ok=allow_unsigned, signature=signature, delta=delta) as opened,
         working(said, rules) as site,
+        open_image(
+            image,
+            keys,
+            unsigned_ok=allow_unsigned,
+            signature=signature,
+            delta=delta,
+            kept=None if dry_run else Path(site.top, layout.STATE, layout.FETCHED),
+        ) as opened,
         looking(site) if dry_run else changing(site) as system,
     ):
         require_chooser(site, rules)
