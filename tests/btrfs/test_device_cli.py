@@ -17,6 +17,7 @@ import pytest
 from tbupdate.system import survey
 from tests import device
 from tests.console import REPOSITORY, Device
+from tests.unit.test_download import Site, served
 
 
 def test_the_way_of_an_update(dev: Device) -> None:
@@ -73,6 +74,28 @@ def test_a_damaged_image_leaves_no_trace(dev: Device) -> None:
     device.check_settled(dev.top)
     assert device.names(dev.top) == before
     assert dev.json("history")["events"][-1]["result"] == "failed"
+
+
+def test_a_killed_deploy_fetches_only_the_rest_the_next_time(dev: Device) -> None:
+    image = Path(dev.image(None, dev.tree("one", big=os.urandom(1 << 20).hex()), "1.0")).read_bytes()
+    site = Site(body=image, cut=len(image) // 8)
+    with served(site) as url:
+        first = subprocess.Popen(dev.command("deploy", url), cwd=REPOSITORY)
+        # It waits a second after each of the eight cuts.
+        while site.sent < len(image) // 2 and first.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        first.kill()
+        assert first.wait() == -signal.SIGKILL
+        (part,) = (dev.top / "tb-update/fetched").glob("*.part")
+        held = part.stat().st_size
+        assert 0 < held < len(image)
+        site.cut = None
+        site.asked.clear()
+        dev("deploy", url)
+    assert site.asked == [(f"bytes={held - 1}-", '"one"')]
+    assert list((dev.top / "tb-update/fetched").iterdir()) == []
+    device.check_settled(dev.top)
 
 
 def test_exit_codes_and_where_options_stand(dev: Device) -> None:
