@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbupdate import booting, layout, marks
-from tbupdate.bootvocabulary import TakeDownBoot
+from tbupdate.bootvocabulary import SetUpBoot, TakeDownBoot
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, ROOT, SNAPSHOTS, STATE, kept_root, partial
 from tbupdate.record import Record
@@ -128,8 +128,11 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
 def plan_boot(system: System) -> Plan:
     """Where the layout is there already: let a boot loader that was found boot what boots next."""
     default = system.default
-    if system.boot is None or system.boot.choice is not None:
+    if system.boot is None or (system.choice is not None and system.boot.leads):
         raise NothingToDo("the layout is there already")
+    if system.choice is not None:
+        # Somebody has written the boot loader's own files anew.
+        return Plan(default.id if default is not None else None, (SetUpBoot(system.choice),))
     if default is None or system.pending is not None:
         raise Rejected(
             "what boots next is not committed; nothing was changed", "Keep it with `tb-update commit`, then try again."

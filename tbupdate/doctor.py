@@ -227,6 +227,12 @@ def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Itera
         else "A hardware watchdog does not help against that; a person does.",
         notice=True,
     )
+    if system.boot is not None and not system.boot.leads:
+        yield Finding(
+            "leads",
+            f"something has written {chooser.name}'s own files anew: they lead to tb-update's choice no longer",
+            "Run: tb-update init. Keep the program from it that did (such as u-boot-update).",
+        )
     if system.default is None or system.boot is None or system.default.id not in system.boot.entries:
         yield Finding(
             "entry",

@@ -51,7 +51,7 @@ class Boot:
     """The boot partition where a chooser is used, and what its entries need to know; no `choice` before `init`.
 
     `loose` are the kernel sets that no entry names, `root` and `partition` the UUIDs of Btrfs and of the boot
-    partition, `note` what the hook said last.
+    partition, `note` what the hook said last, `leads` whether the boot loader's own files lead it to our choice.
     """
 
     name: str
@@ -63,6 +63,7 @@ class Boot:
     options: str = ""
     tries: int = 3
     note: str = ""
+    leads: bool = True
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,7 @@ def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -
         options=" ".join(filter(_is_plain_option, options.split())),
         tries=tries,
         note=chooser.note() if choice is not None else "",
+        leads=chooser.leads(),
     )
 
 

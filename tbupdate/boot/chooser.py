@@ -98,6 +98,9 @@ class Chooser(Protocol):
     def set_up(self, choice: Choice) -> None:
         """Let the boot loader look at our entries from now on; done again it changes nothing more."""
 
+    def leads(self) -> bool:
+        """Whether the boot loader's own files still lead it to ours, as `set_up` has left them."""
+
     def take_down(self) -> None:
         """Undo that, and remove all that is ours."""
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry
-from tbupdate.boot.inplace import CHOICE, ENTRIES, add_end, add_line, remove_end, remove_line
+from tbupdate.boot.inplace import CHOICE, ENTRIES, add_end, add_line, has_line, remove_end, remove_line
 
 LINE = f"INCLUDE /{OURS}/{CHOICE}"
 # U-Boot puts what is included behind the end of the text that includes it. Since 2023 there is nothing but the heap of
@@ -64,6 +64,13 @@ class Extlinux:
         add_line(path, LINE)
         if not is_syslinux(directory):
             add_end(path, ROOM)
+
+    def leads(self, directory: str) -> bool:
+        path = configuration(directory)
+        if not has_line(path, LINE):
+            return False
+        with open(path, "rb") as file:
+            return is_syslinux(directory) or ROOM in file.read()
 
     def exclude(self, directory: str) -> None:
         remove_end(configuration(directory), ROOM)

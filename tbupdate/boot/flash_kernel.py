@@ -62,6 +62,9 @@ class FlashKernel:
                 "writes no boot script cannot be helped.",
             )
 
+    def leads(self, directory: str) -> bool:
+        return _has_part(directory)
+
     def exclude(self, directory: str) -> None:
         """Without our files the script goes on to flash-kernel's own."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tbdiff.errors import Rejected
 from tbupdate.boot import place
 from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry
-from tbupdate.boot.inplace import add_line, remove_line
+from tbupdate.boot.inplace import add_line, has_line, remove_line
 
 HEAD = "# GRUB Environment Block\n"
 SCRIPT = "grub.cfg"
@@ -98,6 +98,9 @@ class Grub:
         place.write_new(os.path.join(directory, OURS, SCRIPT), _TEXT.encode())
         place.flush(directory)
         add_line(os.path.join(grub, "custom.cfg"), LINE)
+
+    def leads(self, directory: str) -> bool:
+        return has_line(os.path.join(grub_directory(directory), "custom.cfg"), LINE)
 
     def exclude(self, directory: str) -> None:
         remove_line(os.path.join(grub_directory(directory), "custom.cfg"), LINE)

@@ -47,6 +47,9 @@ class Dialect(Protocol):
     def include(self, directory: str) -> None:
         """Let the boot loader's own configuration lead to ours."""
 
+    def leads(self, directory: str) -> bool:
+        """Whether it does."""
+
     def exclude(self, directory: str) -> None:
         """Let it lead to ours no longer."""
 
@@ -138,6 +141,9 @@ class InPlace:
             raise
         place.flush(self.directory)
 
+    def leads(self) -> bool:
+        return self.dialect.leads(self.directory)
+
     def take_down(self) -> None:
         # Before its files go nothing may lead to them.
         self.dialect.exclude(self.directory)
@@ -172,6 +178,15 @@ def add_line(path: str, line: str) -> None:
     if line.encode() not in before.splitlines():
         ending = b"" if before.endswith(b"\n") or not before else b"\n"
         _rewrite(path, before + ending + line.encode() + b"\n")
+
+
+def has_line(path: str, line: str) -> bool:
+    """Whether a line of ours is in a file of somebody else."""
+    try:
+        with open(path, "rb") as file:
+            return line.encode() in file.read().splitlines()
+    except FileNotFoundError:
+        return False
 
 
 def add_end(path: str, end: bytes) -> None:

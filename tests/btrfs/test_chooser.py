@@ -140,6 +140,26 @@ def test_what_others_wrote_stays(part: Part) -> None:
     assert path.read_bytes() == after
 
 
+def test_what_somebody_has_written_anew_is_led_to_ours_again(part: Part) -> None:
+    chooser = ready(part)
+    assert chooser.leads()
+    if chooser.name == "grub":
+        (part.directory / "grub/custom.cfg").unlink()
+    elif chooser.name == "flash-kernel":
+        bootpart.write_script(part.directory, part=False)
+    elif chooser.name != "systemd-boot":
+        (part.directory / "extlinux/extlinux.conf").write_text(bootpart.EXTLINUX_CONF)
+    assert chooser.leads() == (chooser.name == "systemd-boot")
+    if chooser.name == "flash-kernel":
+        bootpart.write_script(part.directory)
+    chooser.choose(Choice(ONE, TWO, 2, ONE))
+    choice = chooser.choice()
+    assert choice is not None
+    chooser.set_up(choice)
+    assert chooser.leads()
+    assert chooser.choice() == Choice(ONE, TWO, 2, ONE)
+
+
 def test_it_can_all_be_taken_back(part: Part) -> None:
     def files() -> dict[Path, bytes]:
         found = {path: path.read_bytes().rstrip(b"\n") for path in part.directory.rglob("*") if path.is_file()}

@@ -331,6 +331,19 @@ def test_doctor_says_what_the_boot_loader_covers(dev: Device) -> None:
         assert not findings(dev)["entry"].notice
 
 
+def test_doctor_finds_what_was_written_anew_and_init_puts_it_right(make_btrfs: MakeBtrfs, tmp_path: Path) -> None:
+    with a_device(make_btrfs, tmp_path, "extlinux") as dev:
+        dev.deploy(SECOND)
+        assert "leads" not in findings(dev)
+        (dev.boot / "extlinux/extlinux.conf").write_text(bootpart.EXTLINUX_CONF)
+        assert not findings(dev)["leads"].notice
+        before = dev.chooser.choice()
+        dev.run(bootable.plan_init(dev))
+        assert "leads" not in findings(dev)
+        assert dev.chooser.choice() == before
+        settled(dev)
+
+
 def test_doctor_says_that_nobody_was_told(make_btrfs: MakeBtrfs, tmp_path: Path) -> None:
     with a_device(make_btrfs, tmp_path, "grub") as dev:
         dev.chooser.take_down()
