@@ -21,6 +21,8 @@ SIGNS = {"added": "+", "changed": "~", "removed": "-", "renamed": ">"}
 
 def size(count: int) -> str:
     """A number of bytes as a person says it."""
+    if count == 1:
+        return "1 byte"
     value = float(count)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
