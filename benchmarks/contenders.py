@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.pairs import Pair
@@ -68,6 +68,9 @@ def _tbdiff(options: str) -> Way:
     )
 
 
+# What a build host keeps from its last release.
+KEPT = "--listings {work}/listings"
+
 TARS = " && ".join(
     f"tar --sort=name --xattrs --acls --numeric-owner -C {{{t}}} -cf {{work}}/{t}.tar ." for t in ("base", "target")
 )
@@ -97,6 +100,10 @@ CONTENDERS = (
     Contender("tbdiff common", _tbdiff("--encoders common")),
     Contender("tbdiff best common", _tbdiff("--effort best --encoders common")),
     Contender("tbdiff fast", _tbdiff("--effort fast")),
+    Contender(
+        "tbdiff, listings kept",
+        replace(_tbdiff(KEPT), prepare=f"{TBDIFF} create {KEPT} {{base}} {{base}} -o {{image}}"),
+    ),
     Contender(
         "ostree static delta",
         Way(

@@ -1,4 +1,4 @@
-"""Pairs of systems to go from and to: two of real Debian systems, one made up, all subvolumes of one Btrfs."""
+"""Pairs of systems to go from and to: two of real Debian systems, two made up, all subvolumes of one Btrfs."""
 
 from __future__ import annotations
 
@@ -70,6 +70,22 @@ def _second(tree: Path) -> None:
     (tree / "usr/share/texts/7").rename(tree / "usr/share/texts/seven")
 
 
+def many(top: Path) -> Pair:
+    """A hundred thousand small files, and a snapshot in which a hundred of them changed."""
+    base, target = top / "many-v1", top / "many-v2"
+    if not target.exists():
+        shutil.rmtree(base, ignore_errors=True)
+        subprocess.run(["btrfs", "-q", "subvolume", "create", base], check=True)
+        for number in range(100_000):
+            _write(base / f"{number % 300}/{number}", b"%d\n" % number)
+        subprocess.run(["btrfs", "property", "set", base, "ro", "true"], check=True)
+        subprocess.run(["btrfs", "-q", "subvolume", "snapshot", base, target], check=True)
+        for number in range(0, 100_000, 1000):
+            _write(target / f"{number % 300}/{number}", b"%d changed\n" % number)
+        subprocess.run(["btrfs", "property", "set", target, "ro", "true"], check=True)
+    return Pair("many", top, base, target)
+
+
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -104,4 +120,5 @@ MAKERS: dict[str, Callable[[Path], Pair]] = {
     "point": lambda top: Pair("point", top, top / "point-v1", top / "point-v2"),
     "tiny": lambda top: Pair("tiny", top, top / "point-v2", top / "tiny-v2"),
     "made": made,
+    "many": many,
 }
