@@ -6,10 +6,12 @@ import http.client
 import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import IO, Annotated, Any, TypeVar
+
+import pydantic
 
 from tbdiff.entry import printable
 from tbdiff.errors import Failed
@@ -20,11 +22,30 @@ PAUSE = 1.0
 TIMEOUT = 60.0
 STEP = 1 << 18
 
+HOST = re.compile(r"[A-Za-z0-9._:-]+")
+
 T = TypeVar("T")
 
 
 class ChangedError(Failed):
     """What is behind a URL is not what it was."""
+
+
+def _check_address(url: str) -> None:
+    """Refuse what Python would stumble over when it has opened a connection already."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+        # A label that is empty or too long cannot be looked up.
+        host.encode("idna")
+        if HOST.fullmatch(host) and url.isascii() and parts.port != 0:
+            return
+    except ValueError:
+        pass
+    raise Failed(
+        f"{printable(url.encode('utf-8', 'surrogateescape'))} cannot be fetched: it is no address of anything",
+        "Name it as http://HOST/PATH or https://HOST/PATH.",
+    )
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -35,10 +56,62 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if not url.startswith(("https://",) if req.full_url.startswith("https://") else ("http://", "https://")):
             answer[0].close()
             raise Failed(f"{req.full_url} cannot be fetched: the server sends us where we do not go", "Ask its keeper.")
+        try:
+            _check_address(url)
+        except Failed:
+            answer[0].close()
+            raise
         return super().redirect_request(req, *answer)
 
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:
+            fp.close()
+            raise Failed(f"{req.full_url} cannot be fetched: the server sends us to what is no address") from None
 
-_OPENER = urllib.request.build_opener(_Redirects)
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+class _Response(http.client.HTTPResponse):
+    """A response whose parts have no sizes below zero: Python would read them to the end of memory."""
+
+    def _read_next_chunk_size(self) -> int:
+        try:
+            size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        except ValueError:
+            size = -1
+        if size < 0:
+            raise http.client.HTTPException("a part of a size below zero")
+        return size
+
+
+class _Plain(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _Encrypted(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _PlainHandler(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_Plain, req)
+
+
+class _EncryptedHandler(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self.do_open(_Encrypted, req)
+
+
+_OPENER = urllib.request.build_opener(_Redirects, _PlainHandler, _EncryptedHandler)
 
 
 def _reason(problem: Exception) -> str:
@@ -50,13 +123,17 @@ def _reason(problem: Exception) -> str:
     return printable(text.encode("utf-8", "surrogateescape"))
 
 
-@dataclass(frozen=True)
-class Known:
+Header = Annotated[str, pydantic.StringConstraints(pattern=r"^[ -~]{1,500}$")]
+
+
+class Known(pydantic.BaseModel):
     """What tells the file behind a URL from another one: its size and its validators, as far as the server tells."""
 
-    size: int | None
-    tag: str | None
-    modified: str | None
+    model_config = pydantic.ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    size: Annotated[int, pydantic.Field(ge=0, lt=1 << 63)] | None
+    tag: Header | None
+    modified: Header | None
 
 
 class Download:
@@ -67,6 +144,7 @@ class Download:
 
     def __init__(self, url: str, begun: Known | None = None, position: int = 0) -> None:
         """Open `url`; or go on at `position` with the file that was `begun` in another run."""
+        _check_address(url)
         self._url = url
         self._position = position
         self._response: Any = None
@@ -76,9 +154,12 @@ class Download:
         self._trying(lambda: None)
 
     @property
-    def known(self) -> Known:
-        """What the server told of the file."""
-        return Known(self._size, self._tag, self._modified)
+    def known(self) -> Known | None:
+        """What the server told of the file; None if that is nothing to be kept."""
+        try:
+            return Known(size=self._size, tag=self._tag, modified=self._modified)
+        except pydantic.ValidationError:
+            return None
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
@@ -127,20 +208,21 @@ class Download:
             self._response = _OPENER.open(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             error.close()
-            says = f"the server says {error.code} {printable(str(error.reason).encode())}"
+            reason = str(error.reason).partition("\n")[0]
+            says = f"the server says {error.code} {printable(reason.encode('utf-8', 'surrogateescape'))}"
             if error.code in (404, 410) and not self._position:
                 raise FileNotFoundError(2, "the server does not have it", self._url) from None
+            if error.code == 416 and self._position:
+                raise self._changed() from None
             if error.code < 500 and error.code not in (408, 429):
-                raise Failed(
-                    f"{self._url} cannot be fetched: the server says {error.code} {printable(error.reason.encode())}"
-                ) from None
+                raise Failed(f"{self._url} cannot be fetched: {says}") from None
             raise ConnectionError(says) from None
         if self._position:
             self._go_on()
         else:
             told = self._response.headers
-            length = told.get("Content-Length")
-            self._size = int(length) if length and length.isdigit() else None
+            length = told.get("Content-Length") or ""
+            self._size = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
             self._tag, self._modified = told.get("ETag"), told.get("Last-Modified")
 
     @property
@@ -153,7 +235,7 @@ class Download:
         told = self._response.headers
         same = told.get("ETag") == self._tag and told.get("Last-Modified") == self._modified
         if self._response.status == 206:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told.get("Content-Range") or "")
+            part = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)", told.get("Content-Range") or "")
             size = None if part is None or part[2] == "*" else int(part[2])
             if part and int(part[1]) == self._position and same and (size is None or self._size in (None, size)):
                 return
@@ -165,5 +247,8 @@ class Download:
             if left:
                 raise ConnectionError("the connection was cut")
             return
+        raise self._changed()
+
+    def _changed(self) -> ChangedError:
         self.close()
-        raise ChangedError(f"{self._url} changed while it was fetched; nothing was changed here", "Start again.")
+        return ChangedError(f"{self._url} changed while it was fetched; nothing was changed here", "Start again.")

@@ -16,7 +16,8 @@ COUNT_MAX = 2**63 - 1
 STATEMENT_MAX = 1 << 20
 
 # Parts of the format that an image may require of its reader. An unknown one is refused.
-FEATURES = frozenset({"lzma"})
+LZMA = "lzma"
+FEATURES = frozenset({LZMA})
 
 
 def _inside(path: str) -> str:
@@ -130,6 +131,10 @@ def parse_way(raw: bytes, target: bytes) -> Way:
     way = _parse(Way, raw)
     if way.target != hashlib.sha256(target).hexdigest():
         raise Rejected("the image's way does not lead to the target that it carries")
+    if list(way.lzma) != sorted({n for n in way.lzma if n < len(way.streams)}) or (
+        way.lzma and LZMA not in way.requires
+    ):
+        raise Rejected("the image's way names streams that there are not, twice, or without requiring what they need")
     if way.chunk_count > CHUNKS_MAX:
         raise Rejected("the image's payload is cut into more chunks than a reader holds digests of")
     return way

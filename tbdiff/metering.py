@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import lzma
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from tbdiff.compression import zstd
 from tbdiff.errors import Rejected
-from tbdiff.payload import LABELS, META, Chunks, Frames, Streams, decompressor
+from tbdiff.payload import LABELS, META, Chunks, Frames, Held, Streams, check_count, check_stream, decompressor
 
 # Owners of what no file owns. Those of contents are their numbers, 0 and up.
 METADATA, NAMES, FRAMING = -1, -2, -3
@@ -25,6 +25,8 @@ class Metered(Streams):
 
     def __init__(self, sizes: Sequence[int], frames: Frames, by_lzma: Collection[int] = ()) -> None:
         super().__init__((), frames)
+        check_count(sizes)
+        self._sizes = sizes
         self._metered = [_Metered(size, by_lzma=n in by_lzma) for n, size in enumerate(sizes)]
         self.owner = FRAMING
         self.stored: Counter[int] = Counter()
@@ -67,8 +69,7 @@ class Metered(Streams):
         self._limit(stream.held for n, stream in enumerate(self._metered) if n != wanted)
 
     def _hold(self, number: int, data: bytes) -> None:
-        if number >= len(self._metered):
-            raise Rejected("the image has a frame of a stream that it does not name")
+        check_stream(number, self._sizes)
         self.stored[FRAMING] += _FRAME_HEAD
         self._metered[number].held.append(data)
 
@@ -129,9 +130,9 @@ class _Metered:
     """One stream, unpacked a block at a time."""
 
     def __init__(self, size: int, *, by_lzma: bool) -> None:
-        self.left = size
-        self.held: deque[bytes] = deque()
-        self.packed = b""
+        self.left = self._unread = size
+        self.held = Held()
+        self.packed = bytearray()
         self.block: _Block | None = None
         # Stored bytes that unpacked to nothing yet.
         self.ending = 0
@@ -146,12 +147,16 @@ class _Metered:
         end = None if self.eof else self._end()
         if end is None or end > len(self.packed):
             return False
-        part, self.packed = self.packed[:end], self.packed[end:]
+        part = bytes(self.packed[:end])
+        del self.packed[:end]
         self.unbegun = False
         try:
             data = self._unpacker.decompress(part)
         except (zstd.ZstdError, lzma.LZMAError, EOFError) as error:
             raise Rejected(f"a stream of the image cannot be decompressed: {error}") from None
+        self._unread -= len(data)
+        if self._unread < 0:
+            raise Rejected("a stream of the image holds more than is used")
         self.eof = self._unpacker.eof
         self.ending += end
         if data:

@@ -108,12 +108,34 @@ def decompressor(*, by_lzma: bool = False) -> Any:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
 
 
+class Held:
+    """Frames of a stream that came before they are needed."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._frames)
+
+    def append(self, data: bytes) -> None:
+        """Hold another frame."""
+        self._frames.append(data)
+        self.size += len(data)
+
+    def popleft(self) -> bytes:
+        """The frame that came first."""
+        data = self._frames.popleft()
+        self.size -= len(data)
+        return data
+
+
 class _Stream:
     """One stream's decompressor, with what it holds."""
 
     def __init__(self, size: int, *, by_lzma: bool) -> None:
         self.left = size
-        self.held: deque[bytes] = deque()
+        self.held = Held()
         self._by_lzma = by_lzma
         self._unpacker = decompressor(by_lzma=by_lzma)
         self._buffer = b""
@@ -164,12 +186,24 @@ class _Stream:
 Frames = Callable[[int], tuple[int, bytes]]
 
 
+def check_count(sizes: Sequence[int]) -> None:
+    """Refuse more streams than there is room for."""
+    if len(sizes) > STREAMS_MAX:
+        raise Rejected("the image has more streams than a reader holds")
+
+
+def check_stream(number: int, sizes: Sequence[int]) -> None:
+    """Refuse a frame of no stream, or of one that holds nothing."""
+    if number >= len(sizes) or not sizes[number]:
+        raise Rejected("the image has a frame of a stream that it does not name, or that holds nothing")
+
+
 class Streams:
     """All streams of a payload; a read pulls frames until the stream that is read has enough."""
 
     def __init__(self, sizes: Sequence[int], frames: Frames, by_lzma: Collection[int] = ()) -> None:
-        if len(sizes) > STREAMS_MAX:
-            raise Rejected("the image has more streams than a reader holds")
+        check_count(sizes)
+        self._sizes = sizes
         self._streams = [_Stream(size, by_lzma=n in by_lzma) for n, size in enumerate(sizes)]
         self._frames = frames
 
@@ -224,13 +258,12 @@ class Streams:
         self._limit(stream.held for n, stream in enumerate(self._streams) if n != wanted)
 
     @staticmethod
-    def _limit(held: Iterable[Iterable[bytes]]) -> None:
-        if sum(len(part) for parts in held for part in parts) > HELD_MAX:
+    def _limit(held: Iterable[Held]) -> None:
+        if sum(one.size for one in held) > HELD_MAX:
             raise Rejected("the image's streams are interleaved so that they cannot be read in one pass")
 
     def _hold(self, number: int, data: bytes) -> None:
-        if number >= len(self._streams):
-            raise Rejected("the image has a frame of a stream that it does not name")
+        check_stream(number, self._sizes)
         self._streams[number].held.append(data)
 
     def check_end(self, chunks: Chunks) -> None:

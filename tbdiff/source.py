@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.payload import Readable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Source:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         forget = getattr(self._stream, "forget", None)
-        if forget and (kind is None or issubclass(kind, Rejected)):
+        if forget and (kind is None or issubclass(kind, (Rejected, NothingToDo))):
             forget()
         close = getattr(self._stream, "close", None)
         if close and not (sys.stdin and self._stream is sys.stdin.buffer):

@@ -56,6 +56,11 @@ def apply(
     if len(images) > 1 and (signature is not None or delta is not None):
         raise click.UsageError("--signature and --delta are for a single tarball")
     trusted = ring(keys)
+    if keep_fetched is not None:
+        try:
+            keep_fetched.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Failed(f"{keep_fetched} cannot be made: {error.strerror}; nothing was changed") from None
     opening = opened_chain(images, trusted, signature=signature, delta=delta, kept=keep_fetched)
     with progress.shown(how) as report, opening as links:
         say_if_unchecked(keys)

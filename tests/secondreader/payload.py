@@ -34,7 +34,7 @@ def read_streams(image: Bytes, way: dict[str, Any]) -> list[Bytes]:
         stream, length = frames.fixed(1), frames.fixed(3)
         demand(stream < len(held) and 1 <= length <= 1 << 20, "no such frame")
         held[stream] += frames.take(length)
-    by_lzma = way.get("lzma", [])
+    by_lzma = way["lzma"]
     unpacked = [
         unpack(data, size, n in by_lzma) for n, (data, size) in enumerate(zip(held, way["streams"], strict=True))
     ]

@@ -40,6 +40,7 @@ class Site:
     next_body: bytes | None = None
     next_tag: str | None = None
     shift: int = 0
+    unsatisfiable: bool = False
     status: int = 503
     asked: list[tuple[str | None, str | None]] = field(default_factory=list)
     sent: int = 0
@@ -66,6 +67,9 @@ def served(site: Site) -> Iterator[str]:
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and site.ranges else 0
             if condition and condition not in (tag, site.modified):
                 start = 0
+            if start >= len(body) and site.unsatisfiable:
+                self.send_error(416)
+                return
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start + site.shift}-{len(body) - 1}/{len(body)}")
@@ -174,12 +178,50 @@ def answering(answer: bytes) -> Iterator[str]:
         (b"HTTP/1.1 403 \x1b[31mno\r\nContent-Length: 0\r\n\r\n", r"403 \\x1b\[31mno"),
         (b"HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/x\r\n\r\n", "sends us where we do not go"),
         (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "the server says 302"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\n\r\n", "no address"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://" + b"a" * 70 + b"/\r\n\r\n", "no address"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://\xff\xe9/\r\n\r\n", "no address"),
     ],
 )
 def test_whatever_a_server_says(answer: bytes, said: str | None) -> None:
     with answering(answer) as url, pytest.raises(Failed if said else FileNotFoundError, match=said) as raised:
         Download(url)
     assert "\x1b" not in str(raised.value)
+
+
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"-" + b"f" * 30, b"x", b""])
+def test_parts_without_a_size_are_no_parts(size: bytes) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\n" + bytes(1 << 20)
+    with answering(answer) as url, pytest.raises(Failed, match=r"does not speak HTTP|cut"):
+        stream = Download(url)
+        while stream.read(1000):
+            pass
+
+
+@pytest.mark.parametrize("length", ["²".encode("latin-1"), b"9" * 5000, b"-3", b"1_0"])
+def test_a_length_that_is_none_is_not_believed(length: bytes) -> None:
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n" + b"image") as url:
+        stream = Download(url)
+        assert stream.known is not None
+        assert stream.known.size is None
+        stream.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[",
+        "http://a..b/",
+        "http://" + "a" * 70 + "/",
+        "http://",
+        "http://h:x/",
+        "http://h:99999/",
+        "http://h/\u20ac",
+    ],
+)
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(Failed, match="it is no address"):
+        Download(url)
 
 
 def test_nothing_comes_any_more() -> None:

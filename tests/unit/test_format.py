@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from tbdiff import encoders, labels, wire
 from tbdiff.compare import compare
 from tbdiff.entry import EMPTY, LISTING_MAGIC, Entry, Kind, Listing, in_order, serialise
 from tbdiff.errors import Rejected
-from tbdiff.head import DETACHED_MAGIC, Head
+from tbdiff.head import DETACHED_MAGIC, MAGIC, Head, read_head
 from tbdiff.image import open_image
 from tbdiff.manifest import Target, Way, parse_target
 from tbdiff.operation import RELEVANT, Add, Edit, Field, Ref, TreeDelta
@@ -300,6 +301,32 @@ def test_statements_are_refused(name: str) -> None:
         parse_target(STATEMENTS[name].encode())
     with pytest.raises(secondreader.RefusedError):
         statement(STATEMENTS[name].encode(), "tbdiff-target", TARGET_FIELDS)
+
+
+WAYS: dict[str, dict[str, object]] = {
+    "a stream that is not there": {"lzma": [0, 1, 2, 3, 99]},
+    "one twice": {"lzma": [0, 1, 2, 3, 3, 6]},
+    "out of order": {"lzma": [1, 0, 2, 3, 6]},
+    "one that is packed otherwise": {"lzma": [0, 1, 2, 6]},
+    "too many streams": {"streams": [0] * 4000},
+    "nothing required": {"requires": []},
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_what_a_way_says_of_its_streams_is_refused_unless_it_is_so(name: str, tmp_path: Path) -> None:
+    image = io.BytesIO(golden("best")[len(MAGIC) :])
+    head = read_head(image)
+    wrong = json.dumps(json.loads(head.way) | WAYS[name]).encode()
+    path = tmp_path / "wrong.tbdiff"
+    path.write_bytes(Head(head.target, wrong).to_bytes() + image.read())
+    build(SCENES["best"].base or {}, tmp_path / "base")
+    with pytest.raises(secondreader.RefusedError):
+        secondreader.read(path.read_bytes(), tmp_path / "base")
+    with pytest.raises(Rejected), open_image(str(path)) as opened:
+        opened.apply(tmp_path / "base")
+    with pytest.raises(Rejected), open_image(str(path)) as opened:
+        opened.costs()
 
 
 def test_what_is_new_in_a_statement_is_passed_over() -> None:

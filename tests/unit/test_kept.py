@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,17 +95,116 @@ def test_another_file_is_fetched_whole(then: dict[str, object], place: Path) -> 
         stream.close()
 
 
-@pytest.mark.parametrize("facts", [b"", b"[]", b'{"size": 1}', b'{"size":"x","tag":[],"modified":{}}', None])
-def test_a_spoiled_memory_is_no_harm(facts: bytes | None, place: Path) -> None:
+HEADS = {
+    "nothing": b"",
+    "no JSON": b"x" * 5000,
+    "a list": b"[]",
+    "too little": b'{"size":1}',
+    "other kinds": b'{"size":"x","tag":[],"modified":{}}',
+    "a tag that is no header": b'{"size":102400,"tag":"a\\r\\nb","modified":null}',
+    "a tag beyond ASCII": '{"size":102400,"tag":"\u20ac","modified":null}'.encode(),
+    "half a character": b'{"size":102400,"tag":"\\ud800","modified":null}',
+    "deep": b"[" * 4096,
+    "a huge size": b'{"size":' + b"9" * 4000 + b',"tag":"1","modified":null}',
+    "smaller than what is kept": b'{"size":5,"tag":"\\"one\\"","modified":null}',
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_spoiled_memory_is_no_harm(head: str, place: Path) -> None:
     with served(Site()) as url:
         begun(url, place)
-        (path,) = place.glob("*.json")
-        path.unlink()
-        if facts is not None:
-            path.write_bytes(facts)
+        (path,) = place.iterdir()
+        path.write_bytes(HEADS[head].ljust(kept.HEAD, b"\0") + path.read_bytes()[kept.HEAD :])
         stream = KeptDownload(url, place)
         assert rest(stream) == BODY
         stream.close()
+
+
+def _swap_for_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent.parent / "victim")
+
+
+def _swap_for_hard_link(path: Path) -> None:
+    path.unlink()
+    path.hardlink_to(path.parent.parent / "victim")
+
+
+def _swap_for_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _swap_for_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _swap_for_zeros(path: Path) -> None:
+    path.unlink()
+    os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+
+
+def _stretch(path: Path) -> None:
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    "swap", [_swap_for_link, _swap_for_hard_link, _swap_for_fifo, _swap_for_directory, _swap_for_zeros, _stretch]
+)
+def test_what_somebody_put_there_is_neither_used_nor_harmed(
+    swap: Callable[[Path], None], place: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "victim").write_text("mine")
+    with served(Site()) as url:
+        begun(url, place)
+        (path,) = place.iterdir()
+        swap(path)
+        stream = KeptDownload(url, place)
+        assert rest(stream) == BODY
+        stream.forget()
+        stream.close()
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_only_own_files_are_ever_removed(place: Path) -> None:
+    with served(Site()) as url:
+        begun(url, place)
+        (old,) = place.iterdir()
+        for name in ("film.mkv.part", "film.mkv.json", "0" * 31 + ".part"):
+            (place / name).write_text("mine")
+            os.utime(place / name, (0, 0))
+        os.mkfifo(place / "pipe.part")
+        begun(url + "?2", place)
+        assert old.exists()
+        os.utime(old, (0, 0))
+        begun(url + "?2", place, 60_000)
+        assert not old.exists()
+    assert len(list(place.iterdir())) == 5
+
+
+def test_a_server_that_has_less_now_is_asked_anew(place: Path) -> None:
+    site = Site()
+    with served(site) as url:
+        begun(url, place, 60_000)
+        site.body, site.unsatisfiable = BODY[:50_000], True
+        stream = KeptDownload(url, place)
+        assert rest(stream) == BODY[:50_000]
+        stream.close()
+
+
+def test_several_downloads_go_on_side_by_side(place: Path) -> None:
+    site = Site()
+    with served(site) as url:
+        begun(url, place)
+        begun(url + "?2", place)
+        site.asked.clear()
+        for one in (url, url + "?2"):
+            stream = KeptDownload(one, place)
+            assert rest(stream) == BODY
+            stream.close()
+    assert [wanted for wanted, _ in site.asked] == ["bytes=29999-"] * 2
 
 
 @pytest.mark.parametrize("site", [Site(tag=None), Site(length=False)], ids=["no validator", "no length"])
@@ -120,13 +221,6 @@ def test_nothing_is_kept_where_room_is_short(place: Path, monkeypatch: pytest.Mo
     assert list(place.iterdir()) == []
 
 
-def test_another_url_takes_the_place(place: Path) -> None:
-    with served(Site()) as url:
-        begun(url, place)
-        begun(url + "?2", place)
-    assert len(list(place.iterdir())) == 2
-
-
 def test_a_second_run_at_the_same_time_keeps_nothing(place: Path) -> None:
     with served(Site()) as url:
         first, second = KeptDownload(url, place), KeptDownload(url, place)
@@ -135,8 +229,8 @@ def test_a_second_run_at_the_same_time_keeps_nothing(place: Path) -> None:
         second.close()
         assert rest(first) == BODY[1000:]
         first.close()
-    (part,) = place.glob("*.part")
-    assert part.read_bytes() == BODY
+    (part,) = place.iterdir()
+    assert part.read_bytes()[kept.HEAD :] == BODY
 
 
 def test_where_nothing_can_be_written_it_is_fetched_all_the_same(tmp_path: Path) -> None:
@@ -174,7 +268,7 @@ def test_what_is_damaged_is_not_kept(image: bytes, place: Path, tmp_path: Path) 
             raise Failed("the machine is switched off")
         (part,) = place.glob("*.part")
         with part.open("r+b") as file:
-            file.seek(400_000)
+            file.seek(kept.HEAD + 400_000)
             file.write(b"what a disk may do after a cut")
         (tmp_path / "new").mkdir()
         with pytest.raises(Rejected, match="damaged"), open_image(url, kept=place) as opened:
