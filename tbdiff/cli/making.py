@@ -107,15 +107,7 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
             )
     except ValueError as error:
         raise click.UsageError(invalid(error)) from None
-    written = Path(out).stat().st_size
-    if as_json:
-        print_json({"image": out, "size": written, "manifest": manifest.model_dump(mode="json")})
-    else:
-        signed = "signed" if key else "not signed"
-        click.echo(f"{out}: {show.size(written)}, {signed}, leads to tree {(manifest.target.tree or '')[:16]}…")
-        if manifest.way.encoders:
-            names = ", ".join(each.partition("=")[0] for each in manifest.way.encoders)
-            notice(f"devices need the compressors {names} as they are here (else: --encoders)")
+    _say_made(Path(out), manifest, as_json, signed=key is not None)
 
 
 def _stated(image: str) -> Any:
@@ -257,7 +249,7 @@ def convert(
                     image, base, out, **source, label=label, key=key, progress=report, notice=notice
                 )
         if not tarball:
-            _say_made(out, manifest, as_json)
+            _say_made(out, manifest, as_json, signed=key is not None)
             return
         if key:
             from tbdiff.tar.signing import sign_tarball  # noqa: PLC0415
@@ -296,15 +288,19 @@ def squash(
     say_if_unchecked(keys)
     with progress.shown(how) as report:
         manifest = squashing.squash(images, base, out, keys=ring(keys), progress=report, notice=notice, **said)
-    _say_made(out, manifest, as_json)
+    _say_made(out, manifest, as_json, signed=said["key"] is not None)
 
 
-def _say_made(out: Path, manifest: Any, as_json: bool) -> None:
+def _say_made(out: Path, manifest: Any, as_json: bool, *, signed: bool) -> None:
     written = out.stat().st_size
     if as_json:
         print_json({"image": str(out), "size": written, "manifest": manifest.model_dump(mode="json")})
-    else:
-        click.echo(f"{out}: {show.size(written)}, leads to tree {(manifest.target.tree or '')[:16]}…")
+        return
+    how = "signed" if signed else "not signed"
+    click.echo(f"{out}: {show.size(written)}, {how}, leads to tree {(manifest.target.tree or '')[:16]}…")
+    if manifest.way.encoders:
+        names = ", ".join(each.partition("=")[0] for each in manifest.way.encoders)
+        notice(f"devices need the compressors {names} as they are here (else: --encoders)")
 
 
 @click.command("encoders")
