@@ -182,7 +182,9 @@ class _Reader:
         self.seconds = accumulate(map(unzigzag, numbers(self.column())))
         self.nanoseconds = accumulate(map(unzigzag, numbers(self.column())))
         self.sets = list(_xattr_sets(self.column()))
-        self.unused_sets = set(range(len(self.sets)))
+        self.used_sets = 0
+        if len(set(self.sets)) != len(self.sets):
+            raise Rejected("the image holds a set of attributes twice")
         self.xattr_refs = numbers(self.column())
         self.sizes = numbers(self.column())
         self.digests = self.column()
@@ -203,8 +205,10 @@ class _Reader:
         xattrs: Xattrs = ()
         if fields & Field.XATTRS:
             number = take_below(self.xattr_refs, len(self.sets) - 1)
+            if number > self.used_sets:
+                raise Rejected("the image's sets of attributes are not in the order in which they are used")
+            self.used_sets = max(self.used_sets, number + 1)
             xattrs = self.sets[number]
-            self.unused_sets.discard(number)
         size, digest, target, rdev = 0, b"", b"", (0, 0)
         link = None
         if fields & Field.CONTENT:
@@ -255,7 +259,7 @@ class _Reader:
             self.targets, self.links, self.devices, self.extents,
         )  # fmt: skip
         if (
-            self.unused_sets
+            self.used_sets != len(self.sets)
             or next(self.columns, None) is not None
             or any(next(column, None) is not None for column in iterators)
             or self.digest_at != len(self.digests)

@@ -20,6 +20,7 @@ class Delta:
         self.before = [0, 0, 0]
         self.used: set[int] = set()
         self.sets = list(self._attribute_sets(columns[14]))
+        demand(len(set(self.sets)) == len(self.sets), "a set twice")
         self.removed, self.edited = ([*distances(column)] for column in columns[:2])
         kinds, fields, add_kinds, add_fields = (column.take(len(column.data)) for column in columns[2:6])
         demand(len(self.edited) == len(kinds) == len(fields), "they do not match")
@@ -57,7 +58,7 @@ class Delta:
             demand(abs(self.before[0]) <= 2**62 and 0 <= self.before[1] < 10**9, "no time")
         if fields & 16:
             number = columns[6].number()
-            demand(number < len(self.sets), "no such set")
+            demand(number < len(self.sets) and number <= len(self.used), "no such set, or not its turn")
             found["xattrs"] = self.sets[number]
             self.used.add(number)
         if fields & 32:
