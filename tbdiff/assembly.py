@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from tbdiff.content import Contents
+from tbdiff.content import BLOCK, Contents
 from tbdiff.entry import Entry, Listing
 from tbdiff.errors import Rejected
 from tbdiff.recipe import CONTENT, Member, Recipe, Source
@@ -89,7 +89,7 @@ class Sources:
             start = offset - self._starts[number]
             file = self._file(number)
             # Pieces end where blocks end, so that blocks can be shared.
-            step = min(length, self._starts[number + 1] - offset, STEP - start % 4096)
+            step = min(length, self._starts[number + 1] - offset, STEP - start % BLOCK)
             data = os.pread(file, step, start)
             if len(data) != step:
                 raise Rejected("a file of the base is shorter than it was; the tree was left as it is")

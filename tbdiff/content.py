@@ -13,7 +13,7 @@ from tbdiff.payload import DATA, DIFFERENCE, STEP, Streams
 from tbdiff.recipe import BASE, CONTENT, Recipe, Source, unpacked_size
 from tbdiff.varint import numbers
 
-# A shorter run of a source holds no whole block that could be shared with it.
+# What files share their extents by: a shorter run of a source holds nothing that could be shared with it.
 BLOCK = 4096
 # So many bytes at once are added while they are in the processor's cache.
 CACHED = 1 << 14
@@ -132,10 +132,8 @@ class Contents:
         gathered.give()
 
     def _literal(self, recipe: Recipe, size: int, gathered: _Gathered) -> None:
-        while size:
-            step = min(size, STEP)
-            gathered.add(self._streams.read(recipe.data_stream, step))
-            size -= step
+        for piece in self._streams.pieces(recipe.data_stream, size):
+            gathered.add(piece)
 
     def _difference(self, offset: int, length: int, gathered: _Gathered) -> None:
         while length:

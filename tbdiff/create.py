@@ -22,7 +22,7 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.generation import read_pair
 from tbdiff.head import Head
-from tbdiff.manifest import Manifest, Target, Way, parse_target
+from tbdiff.manifest import LZMA, Manifest, Target, Way, parse_target
 from tbdiff.matching import Available
 from tbdiff.memory import return_large_pieces
 from tbdiff.output import appearing, check_place
@@ -166,7 +166,7 @@ def write_image(
             written = contents.written + ENTRY_COST * (len(delta.edits) + len(delta.adds))
             way = {"free": written, "encoders": contents.encoders, "streams": tuple(w.size for w in writers)}
             if by_lzma:
-                way |= {"requires": ("lzma",), "lzma": by_lzma}
+                way |= {"requires": (LZMA,), "lzma": by_lzma}
             payload.seek(0)
             table, size = chunk_table(payload, CHUNK_SIZE)
             head = _head(stated, old, table, size, way)

@@ -101,7 +101,7 @@ class Chunks:
             raise Rejected("the image goes on behind its end")
 
 
-def decompressor(*, by_lzma: bool = False) -> Any:
+def decompressor(*, by_lzma: bool) -> Any:
     """What unpacks a stream, in a window of bounded size."""
     if by_lzma:
         return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "dict_size": LZMA_WINDOW}])

@@ -8,14 +8,13 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tbdiff.content import runs
+from tbdiff.content import BLOCK, runs
 from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Listing, printable
 from tbdiff.errors import Rejected
 from tbdiff.metadata import copy_content, set_holes, write_at
 from tbdiff.tree import STAGING
 
-BLOCK = 4096
 TIME = b"time"
 STEP = 1 << 18
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from tbdiff.arrival import ARRIVING, Arrivals
+from tbdiff.content import BLOCK
 from tbdiff.entry import Entry, Kind, Listing, printable
 from tbdiff.errors import Failed, Rejected
 from tbdiff.legacy.commands import SIZE_MAX, PatchFile
 from tbdiff.metadata import write_at
-from tbdiff.staging import BLOCK, Staging
+from tbdiff.staging import Staging
 from tbdiff.tree import data_extents
 
 STEP = 1 << 20

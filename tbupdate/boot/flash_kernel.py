@@ -6,13 +6,13 @@ So flash-kernel runs once; from then on kernel, initrd, device tree and options 
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from dataclasses import dataclass
 
 from tbdiff.errors import Rejected
 from tbupdate.boot import place
 from tbupdate.boot.chooser import Choice, Coverage, Entry
+from tbupdate.boot.inplace import of_variables, to_variables, variables
 
 PROGRAM = "flash-kernel"
 SCRIPT = "boot.scr"
@@ -35,16 +35,11 @@ class FlashKernel:
     )
 
     def write_choice(self, choice: Choice) -> str:
-        fields = {"tb_default": choice.default, "tb_trial": choice.trial or "", "tb_tries": str(choice.tries)}
-        fields["tb_back"] = choice.back or ""
-        return "".join(f"{name}={value}\n" for name, value in fields.items())
+        return to_variables(choice)
 
     def read_choice(self, text: str) -> Choice | None:
-        found = dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
-        tries = found.get("tb_tries", "")
-        if not found.get("tb_default") or not tries.isdecimal():
-            return None
-        return Choice(found["tb_default"], found.get("tb_trial") or None, int(tries), found.get("tb_back") or None)
+        found = variables(text)
+        return of_variables(found) if found.get("tb_tries", "").isdecimal() else None
 
     def write_entry(self, entry: Entry) -> str:
         return f"tb_kernels={entry.kernels}\ntb_append={entry.options}\n"

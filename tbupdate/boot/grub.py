@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 
 from tbdiff.errors import Rejected
 from tbupdate.boot import place
 from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry
-from tbupdate.boot.inplace import add_line, has_line, remove_line
+from tbupdate.boot.inplace import add_line, has_line, of_variables, remove_line, to_variables, variables
 
 HEAD = "# GRUB Environment Block\n"
 SCRIPT = "grub.cfg"
@@ -60,23 +59,10 @@ class Grub:
     )
 
     def write_choice(self, choice: Choice) -> str:
-        fields = {"tb_default": choice.default, "tb_trial": choice.trial or "", "tb_tries": str(choice.tries)}
-        fields["tb_back"] = choice.back or ""
-        return HEAD + "".join(f"{name}={value}\n" for name, value in fields.items())
+        return HEAD + to_variables(choice)
 
     def read_choice(self, text: str) -> Choice | None:
-        if not text.startswith(HEAD):
-            return None
-        found = dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
-        tries = found.get("tb_tries", "")
-        if not found.get("tb_default"):
-            return None
-        return Choice(
-            found["tb_default"],
-            found.get("tb_trial") or None,
-            int(tries) if tries.isdecimal() else 0,
-            found.get("tb_back") or None,
-        )
+        return of_variables(variables(text)) if text.startswith(HEAD) else None
 
     def write_entry(self, entry: Entry) -> str:
         lines = [f'menuentry "{entry.title}" --id "tb-{entry.deployment}" {{']

@@ -8,6 +8,7 @@ for the hook to say why.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +53,27 @@ class Dialect(Protocol):
 
     def exclude(self, directory: str) -> None:
         """Let it lead to ours no longer."""
+
+
+def to_variables(choice: Choice) -> str:
+    """A choice as the variables that scripts of boot loaders read."""
+    fields = {"tb_default": choice.default, "tb_trial": choice.trial or "", "tb_tries": str(choice.tries)}
+    fields["tb_back"] = choice.back or ""
+    return "".join(f"{name}={value}\n" for name, value in fields.items())
+
+
+def variables(text: str) -> dict[str, str]:
+    """Those variables in a text."""
+    return dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
+
+
+def of_variables(found: Mapping[str, str]) -> Choice | None:
+    """The choice that they make; what is no number of tries is none."""
+    if not found.get("tb_default"):
+        return None
+    tries = found.get("tb_tries", "")
+    left = int(tries) if tries.isdecimal() else 0
+    return Choice(found["tb_default"], found.get("tb_trial") or None, left, found.get("tb_back") or None)
 
 
 @dataclass(frozen=True)
