@@ -267,13 +267,14 @@ class Streams:
         self._streams[number].held.append(data)
 
     def check_end(self, chunks: Chunks) -> None:
-        """Every stream, and the payload, was used up."""
+        """Every stream, and the payload, was used up; what they held of the memory is free again."""
         while chunks.left:
             # Ends of streams may come behind the last byte that they hold; nothing else.
             self._hold(*self._frames(0))
             self._check_held()
         for stream in self._streams:
             stream.check_end()
+        self._streams.clear()
         chunks.check_end()
 
 

@@ -11,7 +11,6 @@ from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
-from tbdiff.content import needed
 from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Kind, Listing, parents, printable
 from tbdiff.errors import Failed, Stop
@@ -136,10 +135,10 @@ class _Transformation:
         self._users.update(entry.digest for entry in self._new_files())
         if not self._base.entries:
             return
-        fresh = {entry.digest for entry in needed(self._base, self._target)}
+        kept: set[bytes] = set()
         for n, digest in self._base.digests():
-            if digest in self._users and digest not in fresh:
-                fresh.add(digest)
+            if digest in self._users and digest not in kept:
+                kept.add(digest)
                 self._staging.keep(n)
 
     def _stated(self, kind: Kind) -> set[int]:
