@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Protocol
 
 from tbdiff.entry import Entry, Listing, printable
@@ -44,7 +43,7 @@ class Hashing:
         digest = _Digest()
         for offset, data in blocks:
             digest.update(offset, data)
-        return replace(entry, digest=digest.finish(entry.size))
+        return entry._replace(digest=digest.finish(entry.size))
 
 
 class Arrivals:
@@ -68,7 +67,7 @@ class Arrivals:
             os.close(fd)
         found = digest.finish(entry.size)
         self.keep(found)
-        return replace(entry, digest=found)
+        return entry._replace(digest=found)
 
     def keep(self, digest: bytes) -> None:
         """Keep what has arrived under its digest, unless that is there already."""

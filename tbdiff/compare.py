@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import replace
 
 from tbdiff.entry import Entry, Kind, Listing, join, numberless, parents
 from tbdiff.operation import RELEVANT, Add, Edit, Field, Ref, TreeDelta
@@ -47,7 +46,7 @@ def _everything(target: Listing) -> TreeDelta:
     def adds() -> Iterator[Add]:
         for n, entry in enumerate(target.entries):
             link = Ref(target.index[entry.link], added=True) if entry.kind is Kind.HARDLINK else None
-            yield Add(above[up[n]], replace(entry, path=entry.name), RELEVANT[entry.kind], link=link)
+            yield Add(above[up[n]], entry._replace(path=entry.name), RELEVANT[entry.kind], link=link)
 
     return TreeDelta(adds=adds())
 
@@ -152,12 +151,12 @@ class _Comparison:
             fields = Field(0) if same else Field.CONTENT
         if not fields:
             return None
-        return Edit(number, fields, replace(entry, path=b"", link=b"" if link else entry.link), link)
+        return Edit(number, fields, entry._replace(path=b"", link=b"" if link else entry.link), link)
 
     def _add(self, entry: Entry, source: int | None) -> Add:
         fields = RELEVANT[entry.kind] if source is None else differing(self.base.entries[source], entry)
         link = self.refs[entry.link] if entry.kind is Kind.HARDLINK else None
-        bare = replace(entry, path=entry.name, link=b"" if link else entry.link)
+        bare = entry._replace(path=entry.name, link=b"" if link else entry.link)
         return Add(self.refs[entry.parent], bare, fields, source, link)
 
     def _removed(self) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 from tbdiff.compression import zstd
 from tbdiff.recipe import Cover
@@ -166,13 +167,19 @@ def add_bytes(old: bytes, difference: bytes) -> bytes:
         return old
     a = int.from_bytes(old, "little")
     # Add the low seven bits of every byte at once; the top bits cannot carry into a neighbour.
-    low = int.from_bytes(b"\x7f" * size, "little")
-    return (((a & low) + (b & low)) ^ ((a ^ b) & ~low)).to_bytes(size, "little")
+    low, top = _masks(size)
+    return (((a & low) + (b & low)) ^ ((a ^ b) & top)).to_bytes(size, "little")
+
+
+@lru_cache(maxsize=32)  # most runs are as long as one piece, or very short
+def _masks(size: int) -> tuple[int, int]:
+    """Numbers of `size` bytes: the low seven bits of each byte, and the top bit of each."""
+    return int.from_bytes(b"\x7f" * size, "little"), int.from_bytes(b"\x80" * size, "little")
 
 
 def subtract_bytes(new: bytes, old: bytes) -> bytes:
     """What `add_bytes` must add to each byte of `old` to make `new`."""
     size = len(new)
-    high = int.from_bytes(b"\x80" * size, "little")
+    low, top = _masks(size)
     a, b = int.from_bytes(new, "little"), int.from_bytes(old, "little")
-    return (((a | high) - (b & ~high)) ^ ((a ^ ~b) & high)).to_bytes(size, "little")
+    return (((a | top) - (b & low)) ^ ((a ^ ~b) & top)).to_bytes(size, "little")

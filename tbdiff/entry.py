@@ -8,7 +8,7 @@ import re
 import struct
 from array import array
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from tbdiff.errors import Rejected
 from tbdiff.packed import PackedEntries
@@ -40,8 +40,7 @@ Xattrs = tuple[tuple[bytes, bytes], ...]
 Extents = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of a tree.
 
     `path` is relative to the root and raw bytes; the root's own is empty. `mtime` is in nanoseconds since the epoch.

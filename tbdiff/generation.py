@@ -14,7 +14,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tbdiff import listing as listings
@@ -226,7 +226,7 @@ class _Merge:
                 continue
             if inode in several:
                 self._names.setdefault(inode, []).append(place)
-            self._entries[place] = entry if place == path else replace(entry, path=place)
+            self._entries[place] = entry if place == path else entry._replace(path=place)
 
     def _link(self) -> None:
         """Which of several names of an unchanged inode is the first may have changed with the directories above."""
@@ -235,7 +235,7 @@ class _Merge:
             if kept is None:
                 raise DoubtError("an inode is not in the base")
             first, *others = sorted(names, key=canonical_key)
-            self._entries[first] = replace(kept, path=first)
+            self._entries[first] = kept._replace(path=first)
             self._entries.update((name, Entry(path=name, kind=Kind.HARDLINK, link=first)) for name in others)
 
     def _check_links(self, read: dict[bytes, Entry]) -> None:

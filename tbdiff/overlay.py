@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tbdiff.changes import KINDS, Change
 from tbdiff.entry import Entry, Kind, Listing, canonical_key, check_name, in_order, join, printable
@@ -96,7 +96,7 @@ class _Stack:
             return
         if old and old.digest and old.digest == entry.digest and entry.extents is None:
             # A tarball without maps of holes says nothing about them.
-            entry = replace(entry, extents=old.extents)
+            entry = entry._replace(extents=old.extents)
         self.numbers[entry.path] = len(self.inodes)
         self.inodes.append(entry)
 
@@ -137,7 +137,7 @@ class _Stack:
                     raise Rejected(_homeless(path, above))
                 continue  # of the base, and its directory is none any more
             inode = self.inodes[number]
-            entries[path] = inode if inode.path == path else replace(inode, path=path)
+            entries[path] = inode if inode.path == path else inode._replace(path=path)
             if uses[number] > 1 and inode.kind is not Kind.DIRECTORY:
                 names.setdefault(number, []).append(path)
         for number, paths in names.items():
@@ -145,7 +145,7 @@ class _Stack:
                 raise Rejected(f"the tarball gives one file {len(paths)} names; {NAMES_MAX} is the limit")
             if len(paths) > 1:
                 head, *others = sorted(paths, key=canonical_key)
-                entries[head] = replace(self.inodes[number], path=head)
+                entries[head] = self.inodes[number]._replace(path=head)
                 entries.update((path, Entry(path=path, kind=Kind.HARDLINK, link=head)) for path in others)
         return in_order(entries)
 

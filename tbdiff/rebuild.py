@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 from tbdiff.entry import Entry, Kind, Listing, check_name, check_path, join, parents, printable
@@ -165,7 +165,7 @@ class _Rebuild:
                 entry, link = merged(kept, edit.entry, edit.fields, path), edit.link or link
                 self.edited[stated] = self.count
             else:
-                entry = kept if kept.path == path else replace(kept, path=path)
+                entry = kept if kept.path == path else kept._replace(path=path)
         if entry.extents and sum(entry.extents[-1]) > entry.size:
             raise Rejected(f"the image gives {printable(path)!r} parts beyond its end")
         self.count += 1
@@ -173,7 +173,7 @@ class _Rebuild:
             first = self.firsts.get(link) if link is not None else None
             if first is None:
                 raise Rejected(f"the image links {printable(path)!r} to no file that is before it in the tree")
-            return entry if entry.link == first else replace(entry, link=first)
+            return entry if entry.link == first else entry._replace(link=first)
         if ref in self.firsts and entry.kind is not Kind.DIRECTORY:
             self.firsts[ref] = path
         return entry
@@ -188,7 +188,7 @@ def merged(old: Entry | None, stated: Entry, fields: Field, path: bytes) -> Entr
     if old is None:
         if fields != RELEVANT[stated.kind]:
             raise Rejected("the image leaves out fields of an entry that is in no base")
-        return replace(stated, path=path)
+        return stated._replace(path=path)
     if old.kind is not stated.kind:
         raise Rejected("the image takes an entry for one of another kind")
     return Entry(

@@ -7,7 +7,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from pathlib import Path
 
 from tbdiff.descent import FILE, Descent, through
@@ -183,7 +182,7 @@ class _Reading:
             # The first in canonical order: by directory, and in a directory by name.
             read = next((self.entries[name] for name in names if self.entries[name].digest), self.entries[names[0]])
             first, *others = sorted(names, key=canonical_key)
-            self.entries[first] = replace(read, path=first)
+            self.entries[first] = read._replace(path=first)
             for name in others:
                 self.entries[name] = Entry(path=name, kind=Kind.HARDLINK, link=first)
         return self.entries

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from tbdiff.arrival import ARRIVING, Arrivals
 from tbdiff.content import BLOCK
@@ -68,7 +67,7 @@ class LegacyContents:
         finally:
             os.close(source)
         self._arrivals.keep(digest)
-        return replace(entry, size=size, digest=digest, extents=old.extents if digest == old.digest else extents)
+        return entry._replace(size=size, digest=digest, extents=old.extents if digest == old.digest else extents)
 
     def _open(self, entry: Entry) -> int:
         """A descriptor of the content of `entry`: of the base, or staged before."""

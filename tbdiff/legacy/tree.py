@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Protocol
 
 from tbdiff.acl import GROUP_OBJ, MASK, OTHER, USER_OBJ
@@ -107,7 +106,7 @@ class LegacyTree:
             case SetXattrs(name, xattrs):
                 self._weigh(sum(len(key) + len(value) for key, value in xattrs))
                 node = self._any(name) if name else self._here[-1][1]
-                node.entry = replace(node.entry, xattrs=xattrs)
+                node.entry = node.entry._replace(xattrs=xattrs)
             case _:
                 self._make(command)
 
@@ -123,7 +122,7 @@ class LegacyTree:
             case MakeDirectory(name, stated):
                 self._held[name] = _Directory(_stated(path, Kind.DIRECTORY, stated))
             case MakeFile(name, stated, size, pieces):
-                entry = replace(_stated(path, Kind.FILE, stated), size=size)
+                entry = _stated(path, Kind.FILE, stated)._replace(size=size)
                 self._held[name] = _Node(self._receiver.make(entry, pieces))
             case MakeSymlink(name, target, uid, gid, seconds):
                 self._weigh(len(target))
@@ -133,7 +132,7 @@ class LegacyTree:
                 if kind is None:
                     self.sockets.append(path)
                 else:
-                    self._held[name] = _Node(replace(_stated(path, kind, stated), rdev=rdev))
+                    self._held[name] = _Node(_stated(path, kind, stated)._replace(rdev=rdev))
 
     def _weigh(self, size: int) -> None:
         """Count what is held in memory; Rejected if it is too much."""
@@ -179,7 +178,7 @@ class LegacyTree:
         if len(self._here) == 1:
             raise Rejected("the image leaves the tree that it is applied to; nothing was changed")
         _, node = self._here.pop()
-        node.entry = replace(node.entry, mtime=seconds * SECOND)
+        node.entry = node.entry._replace(mtime=seconds * SECOND)
 
     def _delete(self, name: bytes) -> None:
         if self._held.pop(name, None) is None and not self._is_socket(self._path(name)):
@@ -215,7 +214,7 @@ _OTHER_BASE = "The tree is not the one that the image was made for; it was left 
 
 
 def _at(path: bytes, entry: Entry) -> Entry:
-    return entry if entry.path == path else replace(entry, path=path)
+    return entry if entry.path == path else entry._replace(path=path)
 
 
 def _nodes(base: Listing) -> _Directory:
@@ -248,10 +247,10 @@ def _changed(entry: Entry, mask: Mask, stated: Stated) -> Entry:
     if mask & (Mask.UID | Mask.GID):
         # The kernel takes capabilities away from what gets another owner; a stream that keeps them sets them behind.
         xattrs = tuple(pair for pair in xattrs if pair[0] != CAPABILITY)
-        entry = replace(entry, uid=stated.uid, gid=stated.gid)
+        entry = entry._replace(uid=stated.uid, gid=stated.gid)
     if mask & Mask.MTIME:
-        entry = replace(entry, mtime=stated.seconds * SECOND)
-    return replace(entry, mode=stated.mode, xattrs=_with_mode(xattrs, stated.mode))
+        entry = entry._replace(mtime=stated.seconds * SECOND)
+    return entry._replace(mode=stated.mode, xattrs=_with_mode(xattrs, stated.mode))
 
 
 _ACL_ENTRY = struct.Struct("<HHI")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tbdiff.entry import ID_MAX, LINK_MAX, MODE_MASK, PATH_MAX, Entry, Extents, Kind, check_path, printable
 from tbdiff.errors import Rejected
@@ -351,4 +351,4 @@ def _sparse(entry: Entry, size: int, pairs: list[tuple[int, int]], stored: int) 
     if sum(length for _, length in found) != stored or not 0 <= size <= SIZE_MAX:
         raise Rejected(f"the tarball has a sparse file {printable(entry.path)!r} with another content than it says")
     extents: Extents | None = None if not size or found == [(0, size)] else tuple(found)
-    return replace(entry, size=size, extents=extents)
+    return entry._replace(size=size, extents=extents)
