@@ -60,9 +60,13 @@ def exclusive(tree: Path) -> int:
 
 def clear(pair: Pair) -> None:
     """Delete what contenders left on the file system of the pair."""
-    for left in (*pair.top.glob("bench-received/*"), pair.top / f"bench-{pair.name}", pair.top / "bench-plain"):
+    subprocess.run(["btrfs", "subvolume", "set-default", "5", pair.top], check=True)
+    made = (*pair.top.glob("bench-received/*"), *pair.top.glob("snapshots/*"))
+    for left in (*made, pair.top / f"bench-{pair.name}", pair.top / "bench-plain"):
         if left.exists():
             subprocess.run(["btrfs", "-q", "subvolume", "delete", left], check=True)
+    for name in ("snapshots", "tb-update"):
+        shutil.rmtree(pair.top / name, ignore_errors=True)
     if (pair.top / "bench-received").exists():
         (pair.top / "bench-received").rmdir()
     subprocess.run(["btrfs", "-q", "filesystem", "sync", pair.top], check=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.pairs import Pair
 
 TBDIFF = f"{shlex.quote(sys.executable)} -m tbdiff"
+UPDATE = f"{shlex.quote(sys.executable)} -m tbupdate"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,16 @@ def _tbdiff(options: str) -> Way:
     )
 
 
+def _deployed(options: str) -> Way:
+    """The same, where a device does it: it knows its base, and keeps the old system whole."""
+    return replace(
+        _tbdiff(options),
+        prepare_apply=f"{UPDATE} init --yes --top {{top}} --root $(realpath --relative-to={{top}} {{base}})",
+        apply=f"{UPDATE} deploy --allow-unsigned --top {{top}} {{image}}",
+        result="{top}/snapshots",
+    )
+
+
 # What a build host keeps from its last release.
 KEPT = "--listings {work}/listings"
 
@@ -100,6 +111,9 @@ CONTENDERS = (
     Contender("tbdiff common", _tbdiff("--encoders common")),
     Contender("tbdiff best common", _tbdiff("--effort best --encoders common")),
     Contender("tbdiff fast", _tbdiff("--effort fast")),
+    Contender("tb-update deploy", _deployed("")),
+    Contender("tb-update deploy common", _deployed("--encoders common")),
+    Contender("tb-update deploy fast", _deployed("--effort fast")),
     Contender(
         "tbdiff, listings kept",
         replace(_tbdiff(KEPT), prepare=f"{TBDIFF} create {KEPT} {{base}} {{base}} -o {{image}}"),
