@@ -36,8 +36,8 @@ PathInTree = Annotated[str, pydantic.AfterValidator(_inside)]
 Line = Annotated[str, pydantic.StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]{0,200}$")]
 
 
-class _Statement(pydantic.BaseModel):
-    """What target and way have in common: strict, frozen, and exact about their own bytes."""
+class Statement(pydantic.BaseModel):
+    """What all that is signed has in common: strict, frozen, and exact about its own bytes."""
 
     # Keys that this version does not know are ignored; what must be known is listed in `requires`.
     model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
@@ -52,7 +52,7 @@ class _Statement(pydantic.BaseModel):
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-class Target(_Statement):
+class Target(Statement):
     """What a release key answers for: a whole tree, by digest, and what it is.
 
     `tree` is the tree digest (None only for a tarball whose signer did not unpack it). `entries`, `size` and
@@ -74,7 +74,7 @@ class Target(_Statement):
     devicetree: PathInTree | None = None
 
 
-class Way(_Statement):
+class Way(Statement):
     """What a release or delivery key answers for: the bytes that follow.
 
     `target` is the SHA-256 of the target statement, `base` the tree digest that the image starts from (None: from
@@ -109,7 +109,7 @@ class Way(_Statement):
         return -(-self.payload // self.chunk_size)
 
 
-S = TypeVar("S", Target, Way)
+S = TypeVar("S", bound=Statement)
 
 
 class Manifest(pydantic.BaseModel):
@@ -123,12 +123,12 @@ class Manifest(pydantic.BaseModel):
 
 def parse_target(raw: bytes) -> Target:
     """Read a target statement whose signature was verified."""
-    return _parse(Target, raw)
+    return parse(Target, raw)
 
 
 def parse_way(raw: bytes, target: bytes) -> Way:
     """Read a way statement whose signature was verified; it must lead to the target statement `target`."""
-    way = _parse(Way, raw)
+    way = parse(Way, raw)
     if way.target != hashlib.sha256(target).hexdigest():
         raise Rejected("the image's way does not lead to the target that it carries")
     if list(way.lzma) != sorted({n for n in way.lzma if n < len(way.streams)}) or (
@@ -150,23 +150,24 @@ class _Preface(pydantic.BaseModel):
     requires: tuple[Word, ...] = ()
 
 
-def _parse(model: type[S], raw: bytes) -> S:
+def parse(model: type[S], raw: bytes, what: str = "the image's manifest") -> S:
+    """Read a statement whose signature was verified; `what` it is, for the message where it cannot be."""
     try:
         preface = _Preface.model_validate_json(raw)
         if preface.format > FORMAT_VERSION:
             raise Rejected(
-                f"the image is of format {preface.format}; this tbdiff reads up to {FORMAT_VERSION}",
+                f"{what} is of format {preface.format}; this tbdiff reads up to {FORMAT_VERSION}",
                 "Update tbdiff first.",
             )
         unknown = sorted(set(preface.requires) - FEATURES)
         if unknown:
             raise Rejected(
-                f"the image needs what this tbdiff does not know: {', '.join(unknown)}",
-                "Update tbdiff, or ask for an image without it.",
+                f"{what} needs what this tbdiff does not know: {', '.join(unknown)}",
+                "Update tbdiff, or ask for one without it.",
             )
         return model.model_validate_json(raw)
     except pydantic.ValidationError as error:
-        raise Rejected(f"the image's manifest is not valid: {_first(error.errors(include_url=False))}") from None
+        raise Rejected(f"{what} is not valid: {_first(error.errors(include_url=False))}") from None
 
 
 def _first(errors: list[Any]) -> str:

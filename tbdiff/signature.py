@@ -140,9 +140,19 @@ def load_public_key(path: Path) -> PublicKey:
 
 
 def sign(private: Ed25519PrivateKey, statement: bytes, *, of_target: bool) -> Signature:
-    """Sign a statement."""
-    value = private.sign(envelope(TARGET_TYPE if of_target else WAY_TYPE, statement))
-    return Signature(of_target, key_id(_raw(private.public_key())), value)
+    """Sign a statement of an image."""
+    return Signature(of_target, *sign_as(private, TARGET_TYPE if of_target else WAY_TYPE, statement))
+
+
+def sign_as(private: Ed25519PrivateKey, kind: bytes, statement: bytes) -> tuple[bytes, bytes]:
+    """The id of the key, and its signature over a statement of this kind."""
+    return key_id(_raw(private.public_key())), private.sign(envelope(kind, statement))
+
+
+def public_half(private: Ed25519PrivateKey, name: str) -> PublicKey:
+    """The key that verifies what `private` signs."""
+    public = private.public_key()
+    return PublicKey(name, _raw(public), public)
 
 
 @dataclass(frozen=True)

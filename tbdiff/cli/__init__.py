@@ -28,7 +28,7 @@ def cli() -> None:
 
 
 def _add_commands() -> None:
-    from tbdiff.cli import making, showing, using  # noqa: PLC0415 - a library that does not load is an error like others
+    from tbdiff.cli import making, publishing, showing, using  # noqa: PLC0415 - a library that does not load is an error like others
 
     for command in (
         making.create,
@@ -37,6 +37,7 @@ def _add_commands() -> None:
         making.sign,
         making.keygen,
         making.show_encoders,
+        publishing.publish,
         using.apply,
         showing.show_image,
         using.verify,

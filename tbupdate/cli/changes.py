@@ -13,92 +13,22 @@ import click
 from tbdiff import progress
 from tbdiff.console import safe
 from tbdiff.errors import Rejected
-from tbupdate import config, conversion, history, journal, layout, lock, planning, trust, upkeep
+from tbupdate import config, conversion, history, journal, layout, lock, planning, upkeep
 from tbupdate.cli.conduct import (
     carry_out,
     changing,
     looking,
     now,
     refuse_reboot_elsewhere,
-    remark,
     repaired,
     restart,
     retain,
 )
 from tbupdate.cli.options import Settings, everywhere, settings
-from tbupdate.cli.sites import require_chooser, working
+from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
-from tbupdate.perform import perform, sync
+from tbupdate.perform import perform
 from tbupdate.record import Record
-
-
-@click.command()
-@click.argument("image")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
-@click.option("--reboot", is_flag=True, help="Reboot into it when it is staged.")
-@click.option("--allow-unsigned", is_flag=True, help="Take an image that nobody signed.")
-@click.option("--allow-downgrade", is_flag=True, help="Take an image that is older than what is here.")
-@click.option("--again", is_flag=True, help="Take an image whose system failed here before.")
-@click.option("--signature", metavar="FILE|URL", help="A tarball's signature, where it is not beside it as IMAGE.sig.")
-@click.option("--delta", is_flag=True, default=None, help="An unsigned tarball that is a layer over what boots next.")
-@everywhere
-def deploy(
-    image: str,
-    *,
-    dry_run: bool,
-    reboot: bool,
-    allow_unsigned: bool,
-    allow_downgrade: bool,
-    again: bool,
-    signature: str | None,
-    delta: bool | None,
-) -> None:
-    """Make IMAGE (a file, a URL, or - for stdin) the deployment that boots next."""
-    from tbdiff.image import open_image  # noqa: PLC0415 - the commands that only look need none of it
-
-    said = settings()
-    rules = config.load(said.config)
-    keys = trust.load(rules.keys)
-    with (
-        working(said, rules) as site,
-        open_image(
-            image,
-            keys,
-            unsigned_ok=allow_unsigned,
-            signature=signature,
-            delta=delta,
-            kept=None if dry_run else Path(site.top, layout.STATE, layout.FETCHED),
-        ) as opened,
-        looking(site) if dry_run else changing(site) as system,
-    ):
-        require_chooser(site, rules)
-        refuse_reboot_elsewhere(system, reboot)
-        target = opened.manifest.target
-        offer = planning.Offer(
-            id=layout.make_id(target.release or target.name, secrets.token_hex(3)),
-            now=now(),
-            image_digest=opened.digest,
-            signers=opened.signers,
-            device_type=rules.device_type,
-            reserve=rules.space.reserve,
-            allow_downgrade=allow_downgrade,
-            again=again,
-        )
-        try:
-            plan = planning.plan_deploy(system, opened.manifest, offer)
-        except planning.NoRoom:
-            # What was removed a moment ago is free only when that is on the disk.
-            sync(site.top)
-            plan = planning.plan_deploy(site.survey(), opened.manifest, offer)
-        if dry_run:
-            print_plan(plan, as_json=said.json)
-            return
-        remark(plan)
-        with progress.shown(said.progress) as report:
-            warnings = perform(plan, replace(site, image=opened, progress=report), now())
-        warnings += retain(site, rules.keep)
-        print_done("deploy", plan.deployment, site.survey(), warnings, as_json=said.json)
-    restart(reboot)
 
 
 @click.command()

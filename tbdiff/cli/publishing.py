@@ -1,0 +1,56 @@
+"""The command that puts images where devices find them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from tbdiff import progress
+from tbdiff.cli.terminal import as_json_option, print_json, progress_option
+
+
+@click.command()
+@click.argument("images", nargs=-1, type=click.Path(path_type=Path), metavar="[IMAGE]...")
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The folder that a web server serves, or that goes onto a stick.",
+)
+@click.option(
+    "--channel", default="stable", metavar="NAME", help="The channel that the releases go to; default: stable."
+)
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="Sign the index with this private key.")
+@click.option(
+    "--days",
+    type=click.IntRange(min=1, max=3650),
+    default=30,
+    help="How long devices go by this index; renew it before. Default: 30.",
+)
+@as_json_option
+@progress_option
+def publish(
+    images: tuple[Path, ...], folder: Path, channel: str, key: Path, days: int, as_json: bool, how: str
+) -> None:
+    """Put signed IMAGEs into the folder DIR and their releases into its index; without any, renew the index."""
+    from tbdiff.publish import publish as into_folder  # noqa: PLC0415 - devices never publish
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}", channel):
+        raise click.UsageError("--channel: letters, digits and any of . _ + ~ : @ - only, and none of these first")
+    with progress.shown(how) as report:
+        index = into_folder(images, folder, channel, key, days, report)
+    newest = index.channels.get(channel, ())[-1:]
+    release = index.release_of(newest[0]) if newest else None
+    if as_json:
+        shown = {"index": str(folder / "index.json"), "version": index.version, "expires": index.expires}
+        print_json(shown | {"channel": channel, "newest": release.model_dump(mode="json") if release else None})
+        return
+    said = f"{release.release or release.name or release.tree[:12]} is the newest of {channel}" if release else ""
+    click.echo(f"{folder}: index {index.version}, {len(index.images)} images{f'; {said}' if said else ''}.")
+    click.echo(
+        f"Devices go by it until {index.expires}; renew it before by publishing again, with an image or without."
+    )

@@ -1,0 +1,136 @@
+"""The signed index of a folder of images: which releases each channel has had, and which images lead to them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import pydantic
+
+from tbdiff.entry import printable
+from tbdiff.errors import Rejected
+from tbdiff.manifest import Count, EncoderName, Hex256, Line, Statement, Word, parse
+from tbdiff.signature import KEY_ID, PublicKey, sign_as
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+NAME = "index.json"
+TYPE = "application/vnd.tbdiff.index+json"
+INDEX_MAX = 8 << 20
+SIGNATURES_MAX = 32
+
+
+def _instant(text: str) -> str:
+    """A moment as this program writes it: 2026-01-31T12:00:00Z."""
+    if datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z").strftime("%Y-%m-%dT%H:%M:%SZ") != text:
+        raise ValueError("not a moment such as 2026-01-31T12:00:00Z")
+    return text
+
+
+Instant = Annotated[str, pydantic.AfterValidator(_instant)]
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Release(_Part):
+    """A tree that a release key answers for, as its own statement says what it is; here for choosing only."""
+
+    tree: Hex256
+    name: Line = ""
+    release: Word | None = None
+    epoch: Count = 0
+    device_types: tuple[Word, ...] = ()
+
+
+class ListedImage(_Part):
+    """An image in the folder: its file, and what a device wants to know before it fetches it.
+
+    `digest` names the image (the SHA-256 of its way). `size` is the file's, in bytes; `free` what applying writes at
+    most. It leads to `tree` from `base` (None: from nothing), and needs the compressors `encoders`.
+    """
+
+    file: Word
+    size: Count
+    digest: Hex256
+    tree: Hex256
+    base: Hex256 | None = None
+    free: Count = 0
+    encoders: tuple[EncoderName, ...] = ()
+
+
+class Index(Statement):
+    """What a folder holds. A later one has a higher `version`; after `expires` nobody should go by it any more.
+
+    `channels` are the releases of each by their trees, the oldest first.
+    """
+
+    type: Literal["tbdiff-index"] = "tbdiff-index"
+    version: Annotated[int, pydantic.Field(ge=1, le=2**63 - 1)]
+    issued: Instant
+    expires: Instant
+    releases: tuple[Release, ...] = ()
+    channels: dict[Word, tuple[Hex256, ...]] = pydantic.Field(default_factory=dict)
+    images: tuple[ListedImage, ...] = ()
+
+    def release_of(self, tree: str) -> Release | None:
+        """What the index says of a tree."""
+        return next((release for release in self.releases if release.tree == tree), None)
+
+
+class _Signature(_Part):
+    keyid: Annotated[str, pydantic.StringConstraints(pattern=rf"^[0-9a-f]{{{2 * KEY_ID}}}$")]
+    sig: str
+
+
+class _Envelope(_Part):
+    """DSSE: the statement's own bytes, and signatures over these."""
+
+    payloadType: Literal["application/vnd.tbdiff.index+json"]
+    payload: str
+    signatures: Annotated[tuple[_Signature, ...], pydantic.Field(max_length=SIGNATURES_MAX)]
+
+
+def read_index(raw: bytes, keys: Sequence[PublicKey]) -> tuple[Index, str]:
+    """The index and the name of the key that answers for it; nothing of it is read before that is known."""
+    try:
+        sealed = _Envelope.model_validate_json(raw)
+        payload = base64.b64decode(sealed.payload, validate=True)
+        signatures = [(bytes.fromhex(one.keyid), base64.b64decode(one.sig, validate=True)) for one in sealed.signatures]
+    except (pydantic.ValidationError, binascii.Error, ValueError):
+        raise Rejected("the index of images is none: it is damaged, or something else stands in its place") from None
+    signer = _signer(payload, signatures, keys)
+    index = parse(Index, payload, "the index of images")
+    trees = {release.tree for release in index.releases}
+    named = {tree for channel in index.channels.values() for tree in channel} | {image.tree for image in index.images}
+    if len(trees) != len(index.releases) or not named <= trees:
+        raise Rejected("the index of images names trees that it does not describe, or describes one twice")
+    return index, signer
+
+
+def _signer(payload: bytes, signatures: Sequence[tuple[bytes, bytes]], keys: Sequence[PublicKey]) -> str:
+    for made_by, value in signatures:
+        for key in keys:
+            if key.key_id == made_by and key.verifies(value, TYPE.encode(), payload):
+                return key.name
+    made = ", ".join(made_by.hex() for made_by, _ in signatures) or "nobody"
+    known = ", ".join(f"{printable(key.name.encode())} ({key.key_id.hex()})" for key in keys) or "no key"
+    raise Rejected(f"the index of images is signed by no trusted key ({made})", f"Trusted are: {known}.")
+
+
+def write_index(index: Index, private: Ed25519PrivateKey) -> bytes:
+    """The index as it is stored, signed."""
+    payload = index.to_bytes()
+    made_by, value = sign_as(private, TYPE.encode(), payload)
+    sealed = {
+        "payloadType": TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [{"keyid": made_by.hex(), "sig": base64.b64encode(value).decode()}],
+    }
+    return json.dumps(sealed).encode() + b"\n"

@@ -1,0 +1,180 @@
+"""A folder of images as any web server can serve it: the images under their digests, and the signed index."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tbdiff.errors import Failed, Rejected
+from tbdiff.image import open_image
+from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, Release, read_index, write_index
+from tbdiff.signature import load_private_key, public_half
+from tbdiff.tree import Progress, quiet
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+LOCK = ".lock"
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True)
+class Offered:
+    """An image to be published, and what the index is going to say of it."""
+
+    source: Path
+    release: Release
+    listed: ListedImage
+
+
+def publish(
+    images: Sequence[Path], folder: Path, channel: str, key: Path, days: int, progress: Progress = quiet
+) -> Index:
+    """Bring images into a folder and their releases into a channel; return the new index, which is valid for `days`.
+
+    The images come before the index that names them: who reads the folder meanwhile finds the old state or the new.
+    Without images it only renews the index.
+    """
+    private = load_private_key(key)
+    offered = [_offered(path, progress) for path in images]
+    with _locked(folder):
+        before = _present(folder, private, key.name)
+        if before is None and not offered:
+            raise Rejected(f"{folder} holds no index yet, so there is nothing to renew", "Name an image to publish.")
+        after = extended(before, [one.release for one in offered], [one.listed for one in offered], channel, days)
+        for one in offered:
+            _bring(one, folder)
+        _write(folder / NAME, write_index(after, private))
+    return after
+
+
+def extended(
+    index: Index | None, releases: Sequence[Release], images: Sequence[ListedImage], channel: str, days: int
+) -> Index:
+    """The next index: with these releases, as the newest of the channel where they were not in it, and these images."""
+    now = datetime.now(UTC)
+    known = {release.tree: release for release in index.releases} if index else {}
+    listed = {image.digest: image for image in index.images} if index else {}
+    channels = dict(index.channels) if index else {}
+    for release in releases:
+        known[release.tree] = release
+        held = channels.get(channel, ())
+        channels[channel] = held if release.tree in held else (*held, release.tree)
+    listed.update((image.digest, image) for image in images)
+    return Index(
+        version=index.version + 1 if index else 1,
+        issued=now.strftime(MOMENT),
+        expires=(now + timedelta(days=days)).strftime(MOMENT),
+        releases=tuple(known.values()),
+        channels=channels,
+        images=tuple(listed.values()),
+    )
+
+
+def _offered(path: Path, progress: Progress) -> Offered:
+    """What a file holds, all of which is read once: a damaged image must not reach a device."""
+    with open_image(str(path)) as opened:
+        target, way = opened.manifest.target, opened.manifest.way
+        if way.container != "tbdiff" or target.tree is None:
+            raise Rejected(
+                f"{path} is not an image of tbdiff's own form; nothing was published",
+                "Make it one with `tbdiff convert`, and sign that.",
+            )
+        if not opened.claimed_signers:
+            raise Rejected(f"{path} is not signed; nothing was published", "Sign it with: tbdiff sign")
+        opened.check(progress)
+        release = Release(
+            tree=target.tree,
+            name=target.name,
+            release=target.release,
+            epoch=target.epoch,
+            device_types=target.device_types,
+        )
+        listed = ListedImage(
+            file=f"{opened.digest}.tbdiff",
+            size=path.stat().st_size,
+            digest=opened.digest,
+            tree=target.tree,
+            base=way.base,
+            free=way.free,
+            encoders=way.encoders,
+        )
+    return Offered(path, release, listed)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One at a time extends a folder."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        fd = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Failed(f"{folder} cannot be written to: {error.strerror}; nothing was published") from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _present(folder: Path, private: Ed25519PrivateKey, name: str) -> Index | None:
+    try:
+        with (folder / NAME).open("rb") as file:
+            raw = file.read(INDEX_MAX)
+    except FileNotFoundError:
+        return None
+    try:
+        return read_index(raw, (public_half(private, name),))[0]
+    except Rejected as error:
+        raise Rejected(
+            f"{folder / NAME} is not an index that this key made ({str(error).rstrip('.')}); nothing was published",
+            "Use the key that made it, or begin a new folder.",
+        ) from None
+
+
+def _bring(one: Offered, folder: Path) -> None:
+    place = folder / one.listed.file
+    if place.exists() and place.stat().st_size == one.listed.size:
+        return
+    begun = folder / f".{one.listed.file}.partial"
+    try:
+        with one.source.open("rb") as source, begun.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        with open_image(str(begun)) as again:
+            if again.digest != one.listed.digest or begun.stat().st_size != one.listed.size:
+                raise Rejected(f"{one.source} changed while it was published; nothing was published")
+        begun.replace(place)
+    except OSError as error:
+        raise Failed(f"{place} cannot be written: {error.strerror}; the index was left as it was") from None
+    finally:
+        begun.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a file in the place of another, at once and durably."""
+    begun = path.with_name(f".{path.name}.partial")
+    try:
+        with begun.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        begun.chmod(0o644)
+        begun.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise Failed(f"{path} cannot be written: {error.strerror}; it was left as it was") from None
+    finally:
+        begun.unlink(missing_ok=True)
