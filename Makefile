@@ -129,9 +129,10 @@ install:
 	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/init.d/tb-update >'$(DESTDIR)/etc/init.d/tb-update'
 	chmod 755 '$(DESTDIR)/etc/init.d/tb-update'
 	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants'
-	@for unit in health commit rollback; do \
-	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit.service" \
-	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit.service"; done
+	@for unit in health.service commit.service rollback.service upgrade.service upgrade.timer; do \
+	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
+	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
+	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'
 	install -D -m644 boot-hooks/systemd/watchdog.conf '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	ln -sfn ../tb-update-health.service '$(DESTDIR)$(UNITS)/boot-complete.target.requires/tb-update-health.service'
 	ln -sfn ../tb-update-commit.service '$(DESTDIR)$(UNITS)/multi-user.target.wants/tb-update-commit.service'
@@ -143,7 +144,7 @@ uninstall:
 	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
 	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
-	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service */tb-update-*.service
+	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service tb-update-*.timer */tb-update-*.service
 	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update' '$(DESTDIR)$(INITCPIO)'/*/tb-update
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 

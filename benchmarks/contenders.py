@@ -75,7 +75,7 @@ def _deployed(options: str) -> Way:
         _tbdiff(options),
         prepare_apply=f"{UPDATE} init --yes --top {{top}} --root $(realpath --relative-to={{top}} {{base}})",
         apply=f"{UPDATE} deploy --allow-unsigned --top {{top}} {{image}}",
-        result="{top}/snapshots",
+        result="",
     )
 
 

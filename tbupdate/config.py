@@ -70,6 +70,27 @@ class Health(_Table):
     pause: Annotated[float, pydantic.Field(ge=0)] = 10
 
 
+def _place(url: str) -> str:
+    if not url.startswith(("http://", "https://", "/")) or any(c.isspace() for c in url):
+        raise ValueError("must be an http:// or https:// address of a folder, or the absolute path of one")
+    return url
+
+
+class Source(_Table):
+    """`[[source]]`: a folder of images with its index, and the channel of it that this device follows."""
+
+    url: Annotated[str, pydantic.AfterValidator(_place)]
+    channel: Word = "stable"
+
+
+class Upgrade(_Table):
+    """`[upgrade]`: what `upgrade` goes to (empty: the newest), and whether it reboots then."""
+
+    at_most: Word | Literal[""] = ""
+    exactly: Word | Literal[""] = ""
+    reboot: bool = False
+
+
 class Config(_Table):
     """Everything that can be configured."""
 
@@ -79,6 +100,8 @@ class Config(_Table):
     boot: Boot = Boot()
     health: Health = Health()
     space: Reserve = Reserve()
+    upgrade: Upgrade = Upgrade()
+    source: tuple[Source, ...] = ()
 
 
 def load(path: Path | None) -> Config:

@@ -27,6 +27,8 @@ def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name:
         "share/flash-kernel/preboot.d",
     ):
         assert (prefix / place / "tb-update").is_file()
+    for place in ("units/tb-update-upgrade.service", "share/tb-update/cron"):
+        assert f"{prefix}/bin/tb-update upgrade" in (prefix / place).read_text()
     elsewhere.mkdir()
     for module in ("sitecustomize.py", "click.py"):
         (elsewhere / module).write_text(HOSTILE.format(str(tmp_path / "ran")))

@@ -1,0 +1,152 @@
+"""Decide which release this device should run next, and by which images of an index it gets there. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeVar
+
+from tbdiff.errors import NothingToDo, Rejected
+from tbdiff.index import Index, ListedImage, Release
+from tbupdate import release as releases
+from tbupdate.system import System
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What the device wants of a channel: releases for its type, `at_most` one, or `exactly` one."""
+
+    channel: str
+    device_type: str | None = None
+    at_most: str = ""
+    exactly: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Images that lead, one after the other, from a deployment that is kept (or from nothing) to a release."""
+
+    images: tuple[ListedImage, ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes are fetched."""
+        return sum(image.size for image in self.images)
+
+
+@dataclass(frozen=True)
+class Update:
+    """A release to go to, and the routes to it, the cheapest first; a full image is the last resort."""
+
+    release: Release
+    routes: tuple[Route, ...]
+
+
+def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[str]) -> Update:
+    """The newest release of a channel that this device may run, where that is not what boots next already.
+
+    `encoders` are the compressors that the device has, by their fingerprints.
+    """
+    wanted = _newest(system, index, bounds)
+    called = _called(wanted)
+    default = system.default.record if system.default is not None else None
+    if default is not None and default.tree == wanted.tree:
+        raise NothingToDo(f"{called} is the newest of {bounds.channel}, and boots next already")
+    against = (system.good or system.default) if not bounds.exactly else None
+    have = against.record.release if against is not None and against.record is not None else None
+    if have and wanted.release and releases.compare(wanted.release, have) < 0:
+        raise NothingToDo(f"{called} is the newest of {bounds.channel}, and {have} that is here is newer")
+    failed = system.marks.failed or ""
+    if failed.startswith(wanted.tree):
+        why = failed.removeprefix(wanted.tree).strip()
+        raise NothingToDo(f"{called} is the newest of {bounds.channel}, but it failed here before ({why})")
+    left = next((one for one in system.deployments if one.record and one.record.tree == wanted.tree), None)
+    if left is not None:
+        raise NothingToDo(
+            f"{called} is the newest of {bounds.channel}, and was left here before",
+            f"Go to it again with: tb-update rollback {left.id}",
+        )
+    found = _routes(system, index, wanted.tree, encoders)
+    if not found:
+        raise Rejected(
+            f"no image leads from what is here to {called}; nothing was changed",
+            "Whoever publishes it should add a full image, or a delta from what this device runs.",
+        )
+    return Update(wanted, found)
+
+
+def _newest(system: System, index: Index, bounds: Bounds) -> Release:
+    if bounds.channel not in index.channels:
+        known = ", ".join(sorted(index.channels)) or "none"
+        raise Rejected(f"there is no channel {bounds.channel!r} there, only {known}", "Correct it in config.toml.")
+    for tree in reversed(index.channels[bounds.channel]):
+        offered = index.release_of(tree)
+        if offered is not None and _fits(system, offered, bounds):
+            return offered
+    what = f"release {bounds.exactly}" if bounds.exactly else "release for this device"
+    raise NothingToDo(f"{bounds.channel} holds no {what}")
+
+
+def _fits(system: System, offered: Release, bounds: Bounds) -> bool:
+    if offered.device_types and bounds.device_type not in offered.device_types:
+        return False
+    if offered.epoch < system.epoch:
+        return False
+    if bounds.exactly:
+        return offered.release == bounds.exactly
+    if bounds.at_most:
+        return offered.release is not None and releases.compare(offered.release, bounds.at_most) <= 0
+    return True
+
+
+def _routes(system: System, index: Index, tree: str, encoders: Collection[str]) -> tuple[Route, ...]:
+    """The cheapest route of all, and the cheapest full image."""
+    usable = [image for image in index.images if set(image.encoders) <= set(encoders)]
+    kept = [one.record.tree for one in system.deployments if one.record is not None and one.record.tree]
+    cheapest = _cheapest(usable, kept, tree)
+    full = min((image for image in usable if image.base is None and image.tree == tree), key=_size, default=None)
+    found = [route for route in (cheapest, Route((full,)) if full else None) if route is not None]
+    return tuple(dict.fromkeys(found))
+
+
+def _size(image: ListedImage) -> int:
+    return image.size
+
+
+def _cheapest(images: Sequence[ListedImage], kept: Sequence[str], tree: str) -> Route | None:
+    """Dijkstra's way over trees, by bytes to fetch and then by images; None starts from nothing."""
+    order = count()
+    reached: set[str | None] = set()
+    queue = [(0, 0, next(order), start, Route(())) for start in (*kept, None)]
+    heapq.heapify(queue)
+    while queue:
+        size, steps, _, here, route = heapq.heappop(queue)
+        if here == tree and steps:
+            return route
+        if here in reached:
+            continue
+        reached.add(here)
+        for image in images:
+            if image.base == here and image.tree not in reached:
+                longer = Route((*route.images, image))
+                heapq.heappush(queue, (size + image.size, steps + 1, next(order), image.tree, longer))
+    return None
+
+
+def best(found: Sequence[T], update: Callable[[T], Update]) -> list[T]:
+    """Of several offers those of the newest release, the cheapest first."""
+    newest = found[0]
+    for one in found[1:]:
+        mine, other = update(one).release.release, update(newest).release.release
+        if mine and (not other or releases.compare(mine, other) > 0):
+            newest = one
+    same = [one for one in found if update(one).release.tree == update(newest).release.tree]
+    return sorted(same, key=lambda one: update(one).routes[0].size)
+
+
+def _called(release: Release) -> str:
+    return release.release or release.name or release.tree[:12]

@@ -1,0 +1,92 @@
+"""What the configured sources offer: their indexes, fetched, verified and not older than what was seen before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import pydantic
+
+from tbdiff.errors import Failed, Rejected
+from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, read_index
+from tbdiff.signature import KeyRing
+from tbdiff.source import read_small
+from tbupdate.config import Source
+
+SEEN = "sources.json"
+_SEEN_MAX = 1 << 20
+
+
+class Seen(pydantic.BaseModel):
+    """What was seen last of an index: nobody can lead this device back behind it."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+
+    version: int
+    issued: str
+
+
+_ALL = pydantic.TypeAdapter(dict[str, Seen])
+
+
+def offered(source: Source, keys: KeyRing, seen: dict[str, Seen], now: str) -> Index:
+    """The index of a source, if one of the trusted keys answers for it and it is fresh."""
+    raw = read_small(f"{source.url.rstrip('/')}/{NAME}", INDEX_MAX + 1)
+    if raw is None:
+        raise Failed(f"there is no index of images at {source.url}", "Make one with: tbdiff publish")
+    if len(raw) > INDEX_MAX:
+        raise Rejected(f"the index of images at {source.url} is longer than any")
+    # Whoever chooses among what release keys have signed need not be able to sign a release.
+    index, _ = read_index(raw, keys.release + keys.delivery)
+    check_fresh(source, index, seen, now)
+    return index
+
+
+def check_fresh(source: Source, index: Index, seen: dict[str, Seen], now: str) -> None:
+    """Refuse what somebody may have kept from earlier, so that devices stay behind."""
+    last = seen.get(source.url)
+    if last is not None and index.version < last.version:
+        raise Rejected(
+            f"the index of images at {source.url} is older than the one that was seen last "
+            f"({index.version}, not {last.version}); nothing was changed",
+            "Somebody put an old one in its place, or it was begun anew: then remove that line of "
+            f"{SEEN} in the directory tb-update of the top level.",
+        )
+    # A clock that stands in the past is not believed; moments of this form are in the order of their text.
+    moment = max([now, *(one.issued for one in seen.values())])
+    if index.expires < moment:
+        raise Rejected(
+            f"the index of images at {source.url} was good until {index.expires}, and it is {moment}; "
+            "nothing was changed",
+            "Whoever publishes there must renew it (tbdiff publish); or the clock of this device is wrong.",
+        )
+
+
+def address(source: Source, image: ListedImage) -> str:
+    """Where an image of a source is."""
+    return f"{source.url.rstrip('/')}/{image.file}"
+
+
+def read_seen(state: str) -> dict[str, Seen]:
+    """What was seen last of each source; nothing where that was lost."""
+    try:
+        with open(os.path.join(state, SEEN), "rb") as file:
+            return _ALL.validate_json(file.read(_SEEN_MAX))
+    except (OSError, pydantic.ValidationError):
+        return {}
+
+
+def remember(state: str, seen: dict[str, Seen], sources: Sequence[Source], found: Sequence[Index]) -> None:
+    """Write down what was seen now."""
+    new = seen | {
+        source.url: Seen(version=index.version, issued=index.issued)
+        for source, index in zip(sources, found, strict=True)
+    }
+    if new == seen:
+        return
+    temporary = os.path.join(state, f"{SEEN}.partial")
+    with open(temporary, "wb") as file:
+        file.write(_ALL.dump_json(new))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, os.path.join(state, SEEN))
