@@ -20,6 +20,8 @@ from tbdiff.errors import Failed
 TRIES = 6
 PAUSE = 1.0
 TIMEOUT = 60.0
+# Whoever sends fewer bytes a second, for as long as that, is not waited for any longer.
+PACE = 256
 STEP = 1 << 18
 
 HOST = re.compile(r"[A-Za-z0-9._:-]+")
@@ -151,6 +153,7 @@ class Download:
         self._size = begun.size if begun else None
         self._tag = begun.tag if begun else None
         self._modified = begun.modified if begun else None
+        self._waited, self._came = 0.0, 0
         self._trying(lambda: None)
 
     @property
@@ -189,10 +192,25 @@ class Download:
         raise Failed(f"{self._url} cannot be fetched{further}: {_reason(problem)}", "Try again later.") from None
 
     def _read(self, size: int) -> bytes:
-        data: bytes = self._response.read(size)
+        data = self._received(size)
         if not data and self._size is not None and self._position < self._size:
             raise ConnectionError("the connection was cut")
         self._position += len(data)
+        return data
+
+    def _received(self, size: int) -> bytes:
+        """What is there, up to `size` bytes; a server that lets us wait for it is given up."""
+        before = time.monotonic()
+        # A read for all of it would wait for the last byte.
+        data: bytes = self._response.read1(size)
+        # Only the time counts that was spent on waiting.
+        self._waited += time.monotonic() - before
+        self._came += len(data)
+        if self._waited >= TIMEOUT:
+            if self._came < PACE * self._waited:
+                self.close()
+                raise Failed(f"{self._url} cannot be fetched: it comes too slowly", "Try again later.")
+            self._waited, self._came = 0.0, 0
         return data
 
     def _open(self) -> None:
@@ -242,7 +260,7 @@ class Download:
         elif same and self._validator:
             # A server that knows no ranges: it has to send all of it again.
             left = self._position
-            while left and (data := self._response.read(min(left, STEP))):
+            while left and (data := self._received(min(left, STEP))):
                 left -= len(data)
             if left:
                 raise ConnectionError("the connection was cut")

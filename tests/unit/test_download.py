@@ -6,8 +6,9 @@ import http.server
 import re
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -187,6 +188,31 @@ def test_whatever_a_server_says(answer: bytes, said: str | None) -> None:
     with answering(answer) as url, pytest.raises(Failed if said else FileNotFoundError, match=said) as raised:
         Download(url)
     assert "\x1b" not in str(raised.value)
+
+
+def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            with suppress(OSError):
+                for _ in range(400):
+                    self.request.sendall(b"x")
+                    time.sleep(0.05)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            stream = Download(f"http://127.0.0.1:{server.server_address[1]}/image")
+            with pytest.raises(Failed, match="it comes too slowly"):
+                while stream.read(1000):
+                    pass
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.parametrize("size", [b"-1", b"-5", b"-" + b"f" * 30, b"x", b""])
