@@ -126,11 +126,22 @@ def keep(tree: Path, listing: Listing, kept: Path | None) -> None:
 
 
 def read_changed(
-    base: Path, listing: Listing, tree: Path, progress: Progress = quiet, notice: Notice = None
+    base: Path,
+    listing: Listing,
+    tree: Path,
+    progress: Progress = quiet,
+    notice: Notice = None,
+    *,
+    akin: bool = False,
 ) -> Listing | None:
-    """Read of `tree` only what differs from `base`, whose listing is known; None where everything must be read."""
+    """Read of `tree` only what differs from `base`, whose listing is known; None where everything must be read.
+
+    `akin`: whoever asks knows that the one was made from the other by way of a third, which may be gone.
+    """
     before, after = snapshot_at(base), snapshot_at(tree)
-    if before is None or after is None or not related(before, after):
+    if before is None or after is None or before.file_system != after.file_system:
+        return None
+    if not akin and not related(before, after):
         return None
     try:
         replay = differences(listing, tree, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 
 _OPTION = re.compile(r"subvol(?:id)?=")
 
@@ -37,3 +38,42 @@ def free(tree: str) -> None:
     if after != before:
         with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             file.write(after)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table, without what tells nothing here."""
+
+    device: str
+    point: str
+    kind: str
+    options: tuple[str, ...]
+
+
+def read(tree: str) -> list[Line]:
+    """The lines of a system's table, as far as they can be read."""
+    path = os.path.join(tree, "etc/fstab")
+    if os.path.islink(os.path.join(tree, "etc")) or os.path.islink(path) or not os.path.isfile(path):
+        return []
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return lines(file.read())
+
+
+def lines(text: str) -> list[Line]:
+    """The lines of a table; later ones mount over earlier ones."""
+    found = []
+    for line in text.splitlines():
+        fields = line.partition("#")[0].split()
+        if len(fields) > 2:
+            options = tuple((fields[3] if len(fields) > 3 else "defaults").split(","))
+            found.append(Line(fields[0], os.path.normpath(fields[1]), fields[2], options))
+    return found
+
+
+def subvolume_of(line: Line) -> str | None:
+    """The subvolume that a line names by its path or its number; None where it names none."""
+    for option in line.options:
+        name, _, value = option.partition("=")
+        if name in ("subvol", "subvolid") and value:
+            return value.strip("/")
+    return None

@@ -15,9 +15,10 @@ from pathlib import Path
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
-from tbupdate import bootsteps, fstab, history, marks, record, subvolumes, syscalls
+from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
+from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel
 from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
@@ -45,16 +46,19 @@ from tbupdate.steps import (
     TidySnapshot,
     WriteRecord,
 )
+from tbupdate.syscalls import sync
 from tbupdate.upkeep import plan_repair
 
 log = logging.getLogger(__name__)
 
 SWITCHES = (SetDefault, SetDefaultPath, Choose, SetUpBoot, TakeDownBoot)
+# Where nothing is switched to, from here on what was made stays.
+KEPT = ClearMark(marks.DEPLOYING)
 
 
 def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
     """Do all of a plan, and return warnings; raise Failed, with everything as before, when it cannot be done."""
-    switch = next((n for n, step in enumerate(plan.steps) if isinstance(step, SWITCHES)), 0)
+    switch = next((n for n, step in enumerate(plan.steps) if isinstance(step, SWITCHES) or step == KEPT), 0)
     step: Step | None = None
     try:
         for step in plan.steps[:switch]:
@@ -170,6 +174,8 @@ def do(step: Step, site: Site) -> None:
             | Exchange()
         ):
             _do_with_subvolumes(step, site)
+        case EmptyTemporary() | TakeInKernel() | RunCommand() | ReadChanges():
+            rootsteps.do(step, site)
         case _:
             bootsteps.do(step, site)
 
@@ -239,15 +245,6 @@ def _in_snapshots(site: Site, act: Callable[[int, str, str], None], one: str, ot
         act(directory, one, other)
     finally:
         os.close(directory)
-
-
-def sync(top: str) -> None:
-    """Bring everything that was written to the file system to its disk."""
-    descriptor = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syscalls.syncfs(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _apply(step: ApplyImage, site: Site) -> None:

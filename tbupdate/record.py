@@ -11,6 +11,7 @@ import pydantic
 from tbdiff.entry import Kind, Listing
 from tbdiff.errors import Failed
 from tbdiff.listing import load, store
+from tbupdate import subvolumes
 from tbupdate.boot.kernel import Overrides
 
 RECORD = "record.json"
@@ -22,6 +23,7 @@ class Record(pydantic.BaseModel):
     """What is written down about a deployment when it is made; nothing in it changes later.
 
     `seal` is what `subvolumes.seal` said when the tree was complete: while it says so, the listing is still true.
+    `made_by` is the command that made it here (`snapshot`, or `run` and what was run); an image or `init` has none.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
@@ -39,6 +41,7 @@ class Record(pydantic.BaseModel):
     entries: int = 0
     size: int = 0
     kernel: str | None = None
+    made_by: tuple[str, ...] = ()
     boot_files: Overrides = Overrides()
     seal: str | None = None
 
@@ -72,6 +75,14 @@ def read_listing(directory: str, tree: str | None) -> Listing | None:
     except Failed:
         return None
     return listing if listing.digest.hex() == tree else None
+
+
+def trusted_listing(directory: str, tree: Path) -> Listing | None:
+    """The listing of the deployment at `tree`, if nothing was written to that since; None where it must be read."""
+    known = read(directory)
+    if known is None or known.seal is None or known.seal != subvolumes.seal(os.fspath(tree)):
+        return None
+    return read_listing(directory, known.tree)
 
 
 def remove(directory: str) -> None:

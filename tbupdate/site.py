@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +30,8 @@ class Applicable(Protocol):
 class Site:
     """The mounted top level, and the boot chooser if there is one; then the image to apply, and what came of it.
 
-    `options` and `tries` are what the configuration says of new boot entries.
+    `options` and `tries` are what the configuration says of new boot entries. `output` is the descriptor that a command
+    in a new system prints to, if not where we do; `remarks` is what was found out on the way that a person should know.
     """
 
     top: str
@@ -41,6 +42,8 @@ class Site:
     tries: int = 3
     listing: Listing | None = None
     kernels: tuple[str, frozenset[str]] | None = None
+    output: int | None = None
+    remarks: list[str] = field(default_factory=list)
 
     def survey(self) -> System:
         """The system as it is now."""

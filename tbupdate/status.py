@@ -101,6 +101,7 @@ def deployment_fields(system: System, kept: Deployment) -> dict[str, Any]:
         "signers": list(known.signers) if known else [],
         "tree": known.tree if known else None,
         "base": known.base if known else None,
+        "made_by": list(known.made_by) if known else [],
         "kernel": known.kernel if known else None,
         "subvolume": kept.subvolume.id,
     }

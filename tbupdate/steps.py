@@ -21,6 +21,7 @@ from tbupdate.bootvocabulary import (
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.record import Record
+from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel
 
 
 @dataclass(frozen=True)
@@ -278,6 +279,10 @@ Step = (
     | MakeTries
     | DropTries
     | ClearNote
+    | EmptyTemporary
+    | TakeInKernel
+    | RunCommand
+    | ReadChanges
 )
 
 

@@ -43,6 +43,15 @@ def syncfs(descriptor: int) -> None:
     _check(_libc.syncfs(descriptor))
 
 
+def sync(directory: str) -> None:
+    """Bring everything that was written to the file system that holds `directory` to its disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def leave_mount_namespace() -> None:
     """Give this process mounts of its own: none of them is seen by others, and all vanish with it."""
     _check(_libc.unshare(CLONE_NEWNS))

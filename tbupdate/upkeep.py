@@ -135,8 +135,7 @@ def _clear(system: System, deployment: str) -> list[Step]:
         steps += booting.forget(system, deployment)
         made = [name for name, of in held_names(system).items() if of == deployment]
         steps += [DeleteSubvolume(name) for name in (*made, deployment)]
-    if partial(deployment) in system.subvolumes:
-        steps.append(DeleteSubvolume(partial(deployment)))
+    steps += _delete_unfinished(system, partial(deployment))
     if deployment in system.records:
         steps.append(DeleteRecord(deployment))
     return [*steps, *booting.collect(system)]
@@ -144,7 +143,16 @@ def _clear(system: System, deployment: str) -> list[Step]:
 
 def _stray_partials(system: System, doing: str | None) -> list[Step]:
     stray = (name for name in sorted(system.subvolumes) if name.endswith(PARTIAL) and name != partial(doing or ""))
-    return [DeleteSubvolume(name) for name in stray if layout.is_id(name.removesuffix(PARTIAL))]
+    unfinished = (name for name in stray if layout.is_id(name.removesuffix(PARTIAL)))
+    return [step for name in unfinished for step in _delete_unfinished(system, name)]
+
+
+def _delete_unfinished(system: System, name: str) -> list[Step]:
+    """With the subvolumes that a command may have made in it; what is deepest first."""
+    held = system.subvolumes.get(name)
+    if held is None:
+        return []
+    return [DeleteSubvolume(one) for one in (*(f"{name}/{path}" for path in sorted(held.nested, reverse=True)), name)]
 
 
 def _forgotten(system: System) -> list[Step]:

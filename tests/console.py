@@ -34,10 +34,11 @@ class Device:
 
     def command(self, *arguments: str) -> list[str]:
         config = ("--config", str(self.work / "config.toml"))
-        return [sys.executable, "-m", "tbupdate", *arguments, "--top", str(self.top), *config]
+        # Before the command's name: behind that of `run` they would be the command's that it runs.
+        return [sys.executable, "-m", "tbupdate", "--top", str(self.top), *config, *arguments]
 
-    def json(self, *arguments: str, code: int = 0) -> dict[str, Any]:
-        shown = json.loads(self(*arguments, "--json", code=code))
+    def json(self, *arguments: str, code: int = 0, **how: Any) -> dict[str, Any]:
+        shown = json.loads(self("--json", *arguments, code=code, **how))
         assert shown["format_version"] == 1
         return dict(shown)
 

@@ -52,14 +52,17 @@ class TinyImage:
         return target
 
 
-def make_root(directory: Path, content: str = "first") -> None:
+FSTAB = "LABEL=system / btrfs defaults 0 0\n"
+
+
+def make_root(directory: Path, content: str = "first", fstab: str = FSTAB) -> None:
     (directory / "etc").mkdir(parents=True, exist_ok=True)
     (directory / "etc/system").write_text(content)
-    (directory / "etc/fstab").write_text("LABEL=system / btrfs defaults 0 0\n")
+    (directory / "etc/fstab").write_text(fstab)
 
 
-def initialised(top: Path) -> System:
-    make_root(top)
+def initialised(top: Path, fstab: str = FSTAB) -> System:
+    make_root(top, fstab=fstab)
     system = survey(str(top))
     record = Record(id=fresh_id("first"), release="1.0", created=NOW)
     run(top, conversion.plan_init(system, conversion.find_source(system, None, True), record, NOW))

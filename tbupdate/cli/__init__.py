@@ -37,12 +37,14 @@ def cli(context: click.Context) -> None:
 
 
 def _add_commands() -> None:
-    from tbupdate.cli import assess, changes, deploying, reports, upgrading  # noqa: PLC0415 - a binding that does not load is an error like others
+    from tbupdate.cli import anew, assess, changes, deploying, reports, upgrading  # noqa: PLC0415 - a binding that does not load is an error like others
 
     for command in (
         deploying.deploy,
         upgrading.check,
         upgrading.upgrade,
+        anew.snapshot,
+        anew.run,
         reports.show_status,
         reports.list_deployments,
         changes.commit,

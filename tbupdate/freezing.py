@@ -1,0 +1,233 @@
+"""Decide how a root that was written to becomes a deployment: as it is, or with what a command makes of it. Pure.
+
+A root belongs to the deployment that it was made from, and Btrfs remembers no other: what is frozen is kept beside it,
+and the root goes on as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tbdiff.errors import Rejected
+from tbdiff.show import size
+from tbupdate import booting, fstab, marks
+from tbupdate.history import Event
+from tbupdate.layout import CURRENT, SNAPSHOTS, coming, kept_root, partial
+from tbupdate.mirrors import held_names, settle, way_back
+from tbupdate.planning import (
+    METADATA_LEAST,
+    RESERVE,
+    NoRoom,
+    names_in_use,
+    refuse_during_trial,
+    refuse_foreign_names,
+    require_layout,
+)
+from tbupdate.record import Record
+from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, Stand, TakeInKernel
+from tbupdate.steps import (
+    AppendHistory,
+    ClearMark,
+    DeleteSubvolume,
+    MakeReadOnly,
+    MakeSnapshot,
+    Plan,
+    Rename,
+    SetMark,
+    Step,
+    SyncFileSystem,
+    TakeSnapshot,
+    TidySnapshot,
+    WriteRecord,
+)
+from tbupdate.system import Deployment, Subvolume, System
+
+# A command sees the boot partition as the tree's own directory; the others are mounted for every command anew.
+NOT_OUTSIDE = ("/boot", "/efi", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 - a name in a table
+MEMORY = ("tmpfs", "ramfs")
+NO_FILE_SYSTEM = ("swap", "proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "efivarfs", "debugfs", "none")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a new deployment out of a root is to be called, and what is run in it (nothing: a shell)."""
+
+    id: str
+    now: str
+    name: str | None = None
+    release: str | None = None
+    command: tuple[str, ...] = ()
+    stands: tuple[Stand, ...] = ()
+    over_staged: bool = False
+    reserve: int = field(default=RESERVE)
+
+
+def plan_snapshot(system: System, wish: Wish) -> Plan:
+    """What runs is kept as a deployment of its own, with its local changes; what runs and boots stays as it is."""
+    root, base = _begin(system, wish)
+    new, unfinished = wish.id, partial(wish.id)
+    record = _record(wish, base, "snapshot")
+    steps: tuple[Step, ...] = (
+        *_take_in(system, record, root),
+        MakeReadOnly(unfinished),
+        ReadChanges(unfinished, base.id),
+        *booting.require(system, unfinished, record),
+        WriteRecord(record),
+        SyncFileSystem(),
+        Rename(unfinished, new),
+        SyncFileSystem(),
+        *booting.add(system, record),
+        ClearMark(marks.DEPLOYING),
+    )
+    history = AppendHistory(Event(wish.now, "snapshot", new, more={"from": base.id}))
+    said = f"{new} is kept: what runs, as it is now. To make it boot next: tb-update rollback {new}"
+    return Plan(new, steps, (SyncFileSystem(), history), _notes_on(root), done=(said,))
+
+
+def plan_run(system: System, wish: Wish) -> Plan:
+    """What a command makes of a copy of the root becomes a deployment, and what boots next, if the command succeeds."""
+    root, base = _begin(system, wish)
+    new, unfinished, before = wish.id, partial(wish.id), aside("before", wish.id)
+    record = _record(wish, base, "run", *wish.command)
+    copies = [stand for stand in wish.stands if stand.copy is not None]
+    prepare: tuple[Step, ...] = (
+        *_take_in(system, record, root),
+        MakeSnapshot(unfinished, before, read_only=True),
+        *(TakeSnapshot(stand.subvolume, stand.copy) for stand in copies if stand.copy is not None),
+        RunCommand(unfinished, wish.command, wish.stands),
+        *(DeleteSubvolume(stand.copy) for stand in copies if stand.copy is not None),
+        MakeReadOnly(unfinished),
+        ReadChanges(unfinished, base.id, before),
+        DeleteSubvolume(before),
+        *booting.require(system, unfinished, record),
+        WriteRecord(record),
+        SyncFileSystem(),
+        Rename(unfinished, new),
+        MakeSnapshot(new, kept_root(new)),
+        MakeSnapshot(new, coming(CURRENT), read_only=True),
+        *booting.give_tries(system, new),
+        SyncFileSystem(),
+        *booting.add(system, record),
+    )
+    switch: tuple[Step, ...] = (
+        *booting.switch(system, kept_root(new), booting.on_trial(system, new)),
+        ClearMark(marks.DEPLOYING),
+    )
+    held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
+    names = settle(held, kept_root(new), way_back(system, new, system.marks.good), names_in_use(system))
+    event = Event(wish.now, "run", new, more={"from": base.id, "command": list(wish.command)})
+    notes = list(_notes_on(root))
+    if system.staged is not None:
+        how = "It is made over" if wish.over_staged else "It takes the place of"
+        notes.append(f"{how} {system.staged.id}, which was staged.")
+    if system.choice is None:
+        notes.append("No boot loader is looked after here: the kernel that boots must fit what the command installs.")
+    afterwards = (*booting.drop_tries(system, system.staged), *names, SyncFileSystem(), AppendHistory(event))
+    return Plan(new, prepare + switch, afterwards, tuple(notes))
+
+
+def source_root(system: System, *, over_staged: bool = False) -> Subvolume:
+    """The root that is taken: the one that runs (on an image of another system: that was committed), or the staged."""
+    require_layout(system)
+    staged = system.staged
+    if over_staged:
+        if staged is None or system.default_root is None:
+            raise Rejected("nothing is staged that could be continued; nothing was changed", "Leave out --continue.")
+        return system.default_root
+    if system.booted_id is not None:
+        root = system.by_number(system.booted_id)
+        if system.booted is None or root is None:
+            raise Rejected("what runs is the root of no deployment; nothing was changed", "Reboot into one first.")
+        return root
+    kept = system.good if staged is not None else system.default
+    if kept is None or not kept.roots:
+        raise Rejected("there is no root of a deployment to start from; nothing was changed", "See: tb-update doctor")
+    return kept.roots[0]
+
+
+def stands(lines: Iterable[fstab.Line], system: System, file_system: str, deployment: str) -> tuple[Stand, ...]:
+    """What a command in the new root finds at the mount points of the system's /etc/fstab, the outermost first."""
+    lines = list(lines)
+    ours = {f"UUID={file_system}", f"/dev/disk/by-uuid/{file_system}"}
+    ours |= {line.device for line in lines if line.point == "/"}
+    paths = {place.path: place.path for place in system.elsewhere} | {str(one.id): one.path for one in system.elsewhere}
+    found: dict[str, Stand] = {}
+    for line in lines:
+        inside = any(line.point == place or line.point.startswith(f"{place}/") for place in NOT_OUTSIDE)
+        if inside or line.point == "/" or not line.point.startswith("/") or line.kind in NO_FILE_SYSTEM:
+            continue
+        path = paths.get(fstab.subvolume_of(line) or "") if line.kind == "btrfs" and line.device in ours else None
+        if path is not None:
+            number = len(found)
+            found[line.point] = Stand(line.point, aside(f"data{number}", deployment), path)
+        elif line.kind in MEMORY:
+            found[line.point] = Stand(line.point, memory=True)
+        else:
+            found[line.point] = Stand(line.point, live=system.booted_id is not None)
+    return tuple(sorted(found.values(), key=lambda stand: stand.point.count("/")))
+
+
+def aside(what: str, deployment: str) -> str:
+    """What stands beside an unfinished deployment while that is made; the repair after a cut knows it as such."""
+    return partial(f"{what}-{deployment[-6:]}")
+
+
+def _begin(system: System, wish: Wish) -> tuple[Subvolume, Deployment]:
+    require_layout(system)
+    refuse_foreign_names(system)
+    refuse_during_trial(system)
+    root = source_root(system, over_staged=wish.over_staged)
+    base = system.made_from(root)
+    if base is None or base.record is None:
+        raise Rejected(
+            f"{SNAPSHOTS}/{root.name} was made from no deployment that has a record; nothing was changed",
+            "See: tb-update doctor",
+        )
+    for what, needed, free in (
+        ("space", wish.reserve, system.space.data),
+        ("metadata space", METADATA_LEAST, system.space.metadata),
+    ):
+        if needed > free:
+            raise NoRoom(
+                f"not enough {what} on Btrfs: {size(needed)} needed, {size(free)} free; nothing was changed",
+                "Remove old deployments (tb-update prune, tb-update remove ID) or other data.",
+            )
+    return root, base
+
+
+def _take_in(system: System, record: Record, root: Subvolume) -> tuple[Step, ...]:
+    unfinished, inside = partial(record.id), _outermost(root.nested)
+    tidy = (TidySnapshot(unfinished, f"{SNAPSHOTS}/{root.name}", (), inside),) if inside else ()
+    kernel = (TakeInKernel(unfinished, record.boot_files),) if system.choice is not None else ()
+    mark = SetMark(marks.DEPLOYING, record.id)
+    return (mark, MakeSnapshot(root.name, unfinished), *tidy, EmptyTemporary(unfinished), *kernel)
+
+
+def _record(wish: Wish, base: Deployment, *made_by: str) -> Record:
+    known = base.record or Record(id=base.id, created="")
+    return Record(
+        id=wish.id,
+        name=wish.name or known.name,
+        release=wish.release or known.release,
+        epoch=known.epoch,
+        base=base.id,
+        created=wish.now,
+        made_by=made_by,
+        boot_files=known.boot_files,
+    )
+
+
+def _outermost(nested: tuple[str, ...]) -> tuple[str, ...]:
+    outer: list[str] = []
+    for one in sorted(nested):
+        if not any(one.startswith(f"{seen}/") for seen in outer):
+            outer.append(one)
+    return tuple(outer)
+
+
+def _notes_on(root: Subvolume) -> tuple[str, ...]:
+    return tuple(
+        f"/{path} is a subvolume of its own, and no part of the new system; it stays where it is."
+        for path in _outermost(root.nested)
+    )

@@ -1,0 +1,72 @@
+"""The vocabulary of plans, where a new system is made out of a root that was written to: taken in, run, read."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from tbupdate.boot.kernel import Overrides
+from tbupdate.layout import SNAPSHOTS
+
+
+@dataclass(frozen=True)
+class EmptyTemporary:
+    """What lies in /tmp is nothing that a system is made of."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"empty /tmp in {SNAPSHOTS}/{self.name}"
+
+
+@dataclass(frozen=True)
+class TakeInKernel:
+    """A system that was installed has its kernel on the boot partition; as a deployment it holds its own."""
+
+    name: str
+    overrides: Overrides
+
+    def __str__(self) -> str:
+        return f"copy the installed kernel from /boot into {SNAPSHOTS}/{self.name}, if it has none"
+
+
+@dataclass(frozen=True)
+class Stand:
+    """What a command finds at a mount point outside of the root: a subvolume's throw-away copy, memory, or a view.
+
+    `copy` is the name in `snapshots/` of a writable snapshot, of the subvolume `subvolume`. A view (neither `copy` nor
+    `memory`) is read-only: of what is mounted there in the running system (`live`), or of nothing.
+    """
+
+    point: str
+    copy: str | None = None
+    subvolume: str = ""
+    memory: bool = False
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class RunCommand:
+    """A command that is run in a tree, with mounts and processes of its own; a shell where it is empty."""
+
+    name: str
+    command: tuple[str, ...]
+    stands: tuple[Stand, ...] = ()
+
+    def __str__(self) -> str:
+        return f"run in {SNAPSHOTS}/{self.name}: {shlex.join(self.command) or 'a shell'}"
+
+
+@dataclass(frozen=True)
+class ReadChanges:
+    """Read what differs in a tree from the deployment `base`.
+
+    Refuse it where nothing does; with `before` (a snapshot), where nothing differs from that.
+    """
+
+    name: str
+    base: str
+    before: str | None = None
+
+    def __str__(self) -> str:
+        return f"read what differs in {SNAPSHOTS}/{self.name} from {self.base}, to know its every file later"
