@@ -38,9 +38,8 @@ def initialised(top: Path, table: str = device.FSTAB) -> System:
     return device.initialised(top, table)
 
 
-def wish(top: Path, *command: str, **more: Any) -> freezing.Wish:
-    new, system = device.fresh_id("run"), survey(str(top))
-    known = space.identify(str(top))
+def wish(top: Path, system: System, *command: str, **more: Any) -> freezing.Wish:
+    new, known = device.fresh_id("run"), space.identify(str(top))
     assert known is not None
     root = freezing.source_root(system, over_staged=more.get("over_staged", False))
     lines = fstab.read(str(top / "snapshots" / root.name))
@@ -48,9 +47,11 @@ def wish(top: Path, *command: str, **more: Any) -> freezing.Wish:
     return freezing.Wish(new, device.NOW, command=command, stands=stands, **more)
 
 
-def plan_run(top: Path, *command: str, **more: Any) -> Plan:
-    return freezing.plan_run(survey(str(top)), wish(top, *command, **more))
+def plan_run(top: Path, *command: str, system: System | None = None, **more: Any) -> Plan:
+    system = system or survey(str(top))
+    return freezing.plan_run(system, wish(top, system, *command, **more))
 
 
-def plan_snapshot(top: Path, **more: Any) -> Plan:
-    return freezing.plan_snapshot(survey(str(top)), wish(top, **more))
+def plan_snapshot(top: Path, system: System | None = None, **more: Any) -> Plan:
+    system = system or survey(str(top))
+    return freezing.plan_snapshot(system, wish(top, system, **more))

@@ -14,6 +14,7 @@ from tbdiff.manifest import Manifest
 from tbdiff.show import size
 from tbupdate import choosing, config, planning, sources, trust
 from tbupdate.choosing import Bounds, Route, Update
+from tbupdate.cli import anew
 from tbupdate.cli.conduct import glance, now, restart
 from tbupdate.cli.deploying import Wishes, deploy_images
 from tbupdate.cli.options import Settings, everywhere, settings
@@ -48,14 +49,21 @@ def check() -> None:
 
 
 @click.command()
+@click.option("--packages", is_flag=True, help="By the distribution's own packages instead, in a copy of what runs.")
+@click.option("--continue", "over_staged", is_flag=True, help="With --packages: over what is staged.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.option("--reboot", is_flag=True, help="Reboot into it when it is staged; so does `reboot` in [upgrade].")
 @everywhere
-def upgrade(*, dry_run: bool, reboot: bool) -> None:
+def upgrade(*, packages: bool, over_staged: bool, dry_run: bool, reboot: bool) -> None:
     """Bring this device to the newest release of the sources that it follows, by the way that fetches least."""
     said = settings()
     rules = config.load(said.config)
     reboot = reboot or (rules.upgrade.reboot and said.top is None)
+    if packages:
+        anew.run_here(None, anew.Wishes(over_staged, reboot=reboot, dry_run=dry_run))
+        return
+    if over_staged:
+        raise click.UsageError("--continue is for --packages: an image starts from a deployment that is kept")
     with working(said, rules) as site:
         found = _ask(site, glance(site), rules, remember=not dry_run)
     attempts = [(one.source, route, one.update) for one in found for route in one.update.routes]
