@@ -29,7 +29,6 @@ from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
 from tbupdate.perform import perform
 from tbupdate.record import Record
-from tbupdate.syscalls import sync
 
 
 @click.command()

@@ -17,7 +17,8 @@ from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import require_chooser, working
 from tbupdate.cli.terminal import print_done, print_plan
 from tbupdate.config import Config
-from tbupdate.perform import perform, sync
+from tbupdate.perform import perform
+from tbupdate.syscalls import sync
 
 
 @dataclass(frozen=True)
