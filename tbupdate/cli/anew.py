@@ -1,9 +1,9 @@
-"""The commands that make a deployment here, out of what runs: snapshot, run, upgrade."""
+"""The commands that make a deployment here, out of what runs: snapshot, run; and the upgrade by packages."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import click
 
@@ -19,6 +19,17 @@ from tbupdate.rootsteps import CommandFailed
 from tbupdate.site import Site
 from tbupdate.steps import Plan
 from tbupdate.system import System
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a person wants it: over what is staged, called what, and then."""
+
+    over_staged: bool = False
+    name: str | None = None
+    release: str | None = None
+    reboot: bool = False
+    dry_run: bool = False
 
 
 @click.command()
@@ -61,49 +72,27 @@ def run(
     """Run COMMAND in a copy of what runs, and make that what boots next if it succeeds; else nothing was."""
     if shell == bool(command):
         raise click.UsageError("name a COMMAND, or say --shell" if not shell else "--shell takes no COMMAND")
-    _run(command, over_staged, name, release, reboot, dry_run)
+    run_here(command, Wishes(over_staged, name, release, reboot, dry_run))
 
 
-@click.command()
-@click.option("--packages", "by_packages", is_flag=True, help="By the distribution's own packages.")
-@click.option("--continue", "over_staged", is_flag=True, help="Over what is staged, and not over what runs.")
-@click.option("--reboot", is_flag=True, help="Reboot into it when it is staged.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
-@everywhere
-def upgrade(*, by_packages: bool, over_staged: bool, reboot: bool, dry_run: bool) -> None:
-    """Bring the distribution's packages up to date in a copy of what runs, and make that what boots next."""
-    if not by_packages:
-        raise click.UsageError(
-            "upgrades are by the distribution's packages: say --packages. For an image: deploy IMAGE"
-        )
-    _run(None, over_staged, None, None, reboot, dry_run)
-
-
-def _run(
-    command: tuple[str, ...] | None,
-    over_staged: bool,
-    name: str | None,
-    release: str | None,
-    reboot: bool,
-    dry_run: bool,
-) -> None:
+def run_here(command: tuple[str, ...] | None, wishes: Wishes) -> None:
     """Run a command, or the upgrade by packages, as a new deployment."""
     said = settings()
     rules = config.load(said.config)
+    dry_run = wishes.dry_run
     with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:
-        refuse_reboot_elsewhere(system, reboot)
-        root = site.path(freezing.source_root(system, over_staged=over_staged).name)
-        new = _new_id(system, name, release)
+        refuse_reboot_elsewhere(system, wishes.reboot)
+        root = site.path(freezing.source_root(system, over_staged=wishes.over_staged).name)
+        new = _new_id(system, wishes.name, wishes.release)
         known = space.identify(site.top)
-        lines = fstab.read(root)
         wish = freezing.Wish(
             new,
             now(),
-            name,
-            release,
+            wishes.name,
+            wishes.release,
             packages.upgrade_command(root) if command is None else command,
-            freezing.stands(lines, system, space.dashed(known.fsid) if known is not None else "", new),
-            over_staged,
+            freezing.stands(fstab.read(root), system, space.dashed(known.fsid) if known is not None else "", new),
+            wishes.over_staged,
             rules.space.reserve,
         )
         plan = freezing.plan_run(system, wish)
@@ -120,7 +109,7 @@ def _run(
             error = {"kind": "failed", "message": str(failure), "remedy": failure.remedy, "exit_code": failure.code}
             print_json({"error": error})
             click.get_current_context().exit(Failed.exit_code)
-    restart(reboot)
+    restart(wishes.reboot)
 
 
 def _make(what: str, plan: Plan, site: Site, said: Settings, keep: int) -> None:
