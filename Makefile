@@ -128,13 +128,15 @@ install:
 	install -d '$(DESTDIR)/etc/init.d'
 	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/init.d/tb-update >'$(DESTDIR)/etc/init.d/tb-update'
 	chmod 755 '$(DESTDIR)/etc/init.d/tb-update'
-	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants'
-	@for unit in health.service commit.service rollback.service upgrade.service upgrade.timer; do \
+	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants' \
+	    '$(DESTDIR)$(UNITS)/basic.target.wants'
+	@for unit in carry.service health.service commit.service rollback.service upgrade.service upgrade.timer; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
 	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'
 	install -D -m644 boot-hooks/systemd/watchdog.conf '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	ln -sfn ../tb-update-health.service '$(DESTDIR)$(UNITS)/boot-complete.target.requires/tb-update-health.service'
+	ln -sfn ../tb-update-carry.service '$(DESTDIR)$(UNITS)/basic.target.wants/tb-update-carry.service'
 	ln -sfn ../tb-update-commit.service '$(DESTDIR)$(UNITS)/multi-user.target.wants/tb-update-commit.service'
 	@for program in $(PROGRAMS); do \
 	    ln -sfn "../lib/tb-update/bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"; done

@@ -51,9 +51,10 @@ def read_names(
     *,
     progress: Progress = quiet,
     notice: Callable[[str], None] | None = None,
+    contents: bool = True,
 ) -> dict[bytes, Entry]:
     """Read single names of a tree, and not what directories hold; names of one inode must be all there."""
-    reading = _Reading(tree, progress, notice, contents=True)
+    reading = _Reading(tree, progress, notice, contents)
     for path in sorted(paths):
         reading.take(path)
     return reading.linked()

@@ -10,6 +10,7 @@ import pydantic
 
 from tbdiff.errors import Failed
 from tbdiff.manifest import Word
+from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, Policy, check_pattern
 from tbupdate.planning import RESERVE
 
 PATH = Path("/etc/tb-update/config.toml")
@@ -28,6 +29,7 @@ _MISTAKES = {
     "path_type": 'must be a path, in quotes: "/etc/…"',
     "string_type": "must be text, in quotes",
     "model_type": "must be a table: [{key}]",
+    "tuple_type": 'must be a list: ["/etc"]',
     "value_error": "{error}",
 } | dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number, without quotes")
 _MISTAKES |= dict.fromkeys(("float_type", "float_parsing"), "must be a number, without quotes")
@@ -70,6 +72,23 @@ class Health(_Table):
     pause: Annotated[float, pydantic.Field(ge=0)] = 10
 
 
+Pattern = Annotated[str, pydantic.AfterValidator(check_pattern)]
+
+
+class Local(_Table):
+    """`[local]`: which local changes follow to another root, and whether one that conflicts stops a deploy."""
+
+    carry: tuple[Pattern, ...] = CARRY
+    drop: tuple[Pattern, ...] = DROP
+    both_ways: tuple[Pattern, ...] = BOTH_WAYS
+    conflict: Literal["keep", "reject"] = "keep"
+
+    @property
+    def policy(self) -> Policy:
+        """The same, for who merges."""
+        return Policy(self.carry, self.drop, self.both_ways, self.conflict == "reject")
+
+
 def _place(url: str) -> str:
     if not url.startswith(("http://", "https://", "/")) or any(c.isspace() for c in url):
         raise ValueError("must be an http:// or https:// address of a folder, or the absolute path of one")
@@ -99,6 +118,7 @@ class Config(_Table):
     keep: Annotated[int, pydantic.Field(ge=1, le=KEEP_MAX, strict=True)] = 5
     boot: Boot = Boot()
     health: Health = Health()
+    local: Local = Local()
     space: Reserve = Reserve()
     upgrade: Upgrade = Upgrade()
     source: tuple[Source, ...] = ()

@@ -17,6 +17,8 @@ PREVIOUS = "previous"
 NEXT = ".next"
 PARTIAL = ".partial"
 KEPT_ROOT = ".root"
+CARRIED = ".carried"
+CONFLICTS = "conflicts"
 
 NAMES = frozenset({ROOT, CURRENT, PREVIOUS, CURRENT + NEXT, PREVIOUS + NEXT})
 
@@ -47,6 +49,11 @@ def kept_root(deployment: str) -> str:
     return deployment + KEPT_ROOT
 
 
+def carried(deployment: str) -> str:
+    """The root before, read-only, as it was when its local changes were carried to the root of `deployment`."""
+    return deployment + CARRIED
+
+
 def coming(name: str) -> str:
-    """Where the successor of `current` or `previous` is made ready."""
+    """Where the successor of what has this name is made ready."""
     return name + NEXT

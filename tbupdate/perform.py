@@ -18,12 +18,14 @@ from tbdiff.tree import read_tree
 from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
+from tbupdate.localchanges import carriage
 from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel
 from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
     AppendHistory,
     ApplyImage,
+    CarryLocal,
     ClearMark,
     DeleteRecord,
     DeleteSubvolume,
@@ -67,7 +69,7 @@ def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
         with held_back():
             for step in plan.steps[switch:]:
                 do(step, site)
-            return _perform_afterwards(plan.afterwards, site)
+            return _perform_afterwards(plan.afterwards, site) + tuple(site.remarks)
     except BaseException as error:
         left = _clear(site, plan, now)
         if not isinstance(error, NothingToDo):
@@ -81,10 +83,11 @@ def _perform_afterwards(steps: tuple[Step, ...], site: Site) -> tuple[str, ...]:
     for number, step in enumerate(steps):
         try:
             do(step, site)
-        except OSError as error:
+        except (OSError, Stop) as error:
             _remember_events(steps[number:], site)
+            why = error.strerror if isinstance(error, OSError) else error
             return (
-                f"could not {step} ({error.strerror}). What was asked for is done; "
+                f"could not {step} ({why}). What was asked for is done; "
                 "the names in snapshots/ and the history follow with the next command that finds room.",
             )
     return ()
@@ -160,6 +163,7 @@ def do(step: Step, site: Site) -> None:
             | ApplyImage()
             | ReadTree()
             | WriteRecord()
+            | CarryLocal()
         ):
             _do_with_trees(step, site)
         case (
@@ -237,6 +241,8 @@ def _do_with_trees(step: Step, site: Site) -> None:
             _read(name, site)
         case WriteRecord(known):
             _write_record(known, site)
+        case CarryLocal():
+            carriage.perform(step, site)
 
 
 def _in_snapshots(site: Site, act: Callable[[int, str, str], None], one: str, other: str) -> None:

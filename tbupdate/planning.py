@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.manifest import Manifest
 from tbdiff.show import size
-from tbupdate import booting, layout, marks, release
+from tbupdate import booting, carrying, layout, marks, release
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.kernel import Overrides
 from tbupdate.bootvocabulary import Choose, MakeTries
@@ -83,6 +83,7 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
         MakeReadOnly(unfinished),
         Rename(unfinished, new),
         MakeSnapshot(new, kept_root(new)),
+        *carrying.carry(system, new),
         MakeSnapshot(new, coming(CURRENT), read_only=True),
         *booting.give_tries(system, new),
         SyncFileSystem(),
@@ -98,7 +99,8 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     notes = [f"It takes the place of {system.staged.id}, which was staged."] if system.staged else []
     if not offer.signers:
         notes.append("The image is not signed.")
-    afterwards = (*booting.drop_tries(system, system.staged), *names, SyncFileSystem(), AppendHistory(event))
+    left = (*booting.drop_tries(system, system.staged), *carrying.forget_all(system))
+    afterwards = (*left, *names, SyncFileSystem(), AppendHistory(event))
     return Plan(new, prepare + switch, afterwards, tuple(notes))
 
 
@@ -138,7 +140,10 @@ def plan_rollback(
     names = settle(held, root, way_back(system, there.id, good), names_in_use(system))
     more = {"from": here.id if here else None, "reason": reason} | log.to_fields()
     event = Event(now, "rollback", there.id, more=more)
-    afterwards = (*booting.drop_tries(system, here), *names, SyncFileSystem(), AppendHistory(event))
+    # Behind the switch, for a full disk must hold nobody back.
+    follow = carrying.follow(system, system.booted or here, there, root)
+    left_over = (*booting.drop_tries(system, here), *carrying.forget_all(system))
+    afterwards = (*follow, *left_over, *names, SyncFileSystem(), AppendHistory(event))
     return Plan(there.id, tuple(steps), afterwards)
 
 
@@ -166,7 +171,8 @@ def plan_commit(system: System, now: str) -> Plan:
     held = held_names(system)
     root = system.default_root
     names = settle(held, root.name, back, names_in_use(system)) if root else ()
-    return Plan(pending.id, tuple(steps), (*names, AppendHistory(Event(now, "commit", pending.id))))
+    late = carrying.finish(system, anyhow=True)
+    return Plan(pending.id, tuple(steps), (*late, *names, AppendHistory(Event(now, "commit", pending.id))))
 
 
 def plan_give_back(system: System, now: str) -> Plan:

@@ -12,6 +12,7 @@ from tbdiff.opened import Expect
 from tbdiff.tree import Progress, quiet
 from tbupdate.boot.chooser import Chooser
 from tbupdate.layout import SNAPSHOTS, STATE
+from tbupdate.localchanges.policy import DEFAULT, Policy
 from tbupdate.system import System, survey
 
 
@@ -30,8 +31,9 @@ class Applicable(Protocol):
 class Site:
     """The mounted top level, and the boot chooser if there is one; then the image to apply, and what came of it.
 
-    `options` and `tries` are what the configuration says of new boot entries. `output` is the descriptor that a command
-    in a new system prints to, if not where we do; `remarks` is what was found out on the way that a person should know.
+    `options` and `tries` are what the configuration says of new boot entries, `local` what it says of local changes.
+    `output` is the descriptor that a command in a new system prints to, if not where we do; `remarks` is what was found
+    out on the way that a person should know.
     """
 
     top: str
@@ -40,6 +42,7 @@ class Site:
     chooser: Chooser | None = None
     options: str = ""
     tries: int = 3
+    local: Policy = DEFAULT
     listing: Listing | None = None
     kernels: tuple[str, frozenset[str]] | None = None
     output: int | None = None

@@ -9,7 +9,7 @@ from tbdiff.show import size
 from tbupdate import layout
 from tbupdate.mirrors import way_back
 from tbupdate.system import Deployment, System
-from tbupdate.upkeep import plan_repair, protections
+from tbupdate.upkeep import plan_mending, protections
 
 FORMAT_VERSION = 1
 FAILURE_LINES = 5
@@ -38,7 +38,7 @@ def state_of(system: System, kept: Deployment) -> str:
 
 def interrupted(system: System) -> bool:
     """Whether the next changing command has something to repair."""
-    return not system.busy and bool(plan_repair(system, "").every_step)
+    return not system.busy and bool(plan_mending(system, "").every_step)
 
 
 def fields(system: System) -> dict[str, Any]:
@@ -104,6 +104,7 @@ def deployment_fields(system: System, kept: Deployment) -> dict[str, Any]:
         "made_by": list(known.made_by) if known else [],
         "kernel": known.kernel if known else None,
         "subvolume": kept.subvolume.id,
+        "conflicts": [one.to_fields() for one in kept.conflicts],
     }
 
 
@@ -164,6 +165,8 @@ def advice(system: System) -> list[str]:
         lines.append("A run is in progress; this is how it stands now.")
     if interrupted(system):
         lines.append("A run was interrupted; the next command that changes something repairs what it left.")
+    if system.default is not None and system.default.conflicts:
+        lines.append(f"{conflicts_of(system.default)} with the image: see `tb-update changes {system.default.id}`.")
     if system.default is None:
         lines.append("The default subvolume is none of the deployments: see `tb-update doctor`.")
     elif system.trial is not None:
@@ -198,11 +201,19 @@ def notes(system: System, kept: Deployment) -> list[str]:
         said.append("pinned")
     if kept.id in system.marks.bad:
         said.append(system.marks.bad[kept.id])
+    if kept.conflicts:
+        said.append(conflicts_of(kept))
     if kept.record is None:
         said.append("no record")
     elif kept.record.image_digest and not kept.record.signers:
         said.append("unsigned")
     return said
+
+
+def conflicts_of(kept: Deployment) -> str:
+    """How many local changes the image of a deployment disagrees with."""
+    count = len(kept.conflicts)
+    return f"{count} conflict{'' if count == 1 else 's'} of local changes"
 
 
 def _named(system: System, deployment: Deployment | None, number: int | None) -> str:

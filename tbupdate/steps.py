@@ -237,6 +237,28 @@ class ClearMark:
 
 
 @dataclass(frozen=True)
+class CarryLocal:
+    """Bring local changes of a root of `base` into the root `to` of another deployment.
+
+    `source` is a read-only snapshot of the former; with `since`, an earlier one, only what changed since then is
+    brought. `back`: only what goes both ways, and what fails then holds nobody back from an earlier deployment.
+    """
+
+    base: str
+    source: str
+    to: str
+    deployment: str
+    since: str | None = None
+    back: bool = False
+
+    def __str__(self) -> str:
+        if self.back:
+            return f"bring the local changes that go both ways from {self.base} to {SNAPSHOTS}/{self.to}"
+        since = " that were made since the deploy" if self.since else ""
+        return f"bring local changes{since} of {self.base} to {SNAPSHOTS}/{self.to}"
+
+
+@dataclass(frozen=True)
 class AppendHistory:
     """A line in the history."""
 
@@ -268,6 +290,7 @@ Step = (
     | DeleteRecord
     | SetMark
     | ClearMark
+    | CarryLocal
     | AppendHistory
     | RequireBootable
     | PutKernel

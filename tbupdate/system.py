@@ -11,6 +11,8 @@ from tbdiff.errors import Rejected
 from tbupdate import layout, marks, record, space, subvolumes
 from tbupdate.boot import kernelsets, place
 from tbupdate.boot.chooser import Choice, Chooser
+from tbupdate.localchanges import conflicts
+from tbupdate.localchanges.conflicts import Conflict
 from tbupdate.marks import Marks
 from tbupdate.record import Record
 from tbupdate.space import Space
@@ -38,12 +40,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Deployment:
-    """An applied image that is kept under its id, and the writable roots that were made from it, the used one first."""
+    """An applied image that is kept under its id, and the writable roots that were made from it, the used one first.
+
+    `conflicts` are those of local changes with its image.
+    """
 
     id: str
     subvolume: Subvolume
     record: Record | None = None
     roots: tuple[Subvolume, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,8 +299,9 @@ def _deployments(top: str, held: Mapping[str, Subvolume], used: tuple[int | None
                 and (one.name == layout.ROOT or one.name.endswith(layout.KEPT_ROOT))
             ]
             roots.sort(key=lambda one: (one.id not in used, one.name != layout.ROOT, one.id))
-            known = record.read(os.path.join(top, layout.STATE, name))
-            kept.append(Deployment(name, subvolume, known, tuple(roots)))
+            directory = os.path.join(top, layout.STATE, name)
+            disputed = conflicts.read(directory)
+            kept.append(Deployment(name, subvolume, record.read(directory), tuple(roots), disputed))
     return tuple(sorted(kept, key=lambda one: one.subvolume.id))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbdiff.errors import NothingToDo, Rejected
-from tbupdate import booting, layout, marks
+from tbupdate import booting, carrying, layout, marks
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import Choose, ClearNote, DropTries, ForgetEntry
 from tbupdate.history import Event
@@ -38,10 +38,26 @@ class Verdict:
 
 
 def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
-    """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut.
+    """Put right what a cut left, and finish what waited for the boot of what was deployed; else an empty plan.
 
     `log` is how the last boot ended of what boot loader or hook went back from, for the history.
     """
+    plan = plan_mending(system, now, log)
+    # Of an image of another system nothing boots: what is committed is final.
+    late = carrying.finish(system, anyhow=system.default is not None and system.is_committed(system.default))
+    if not late:
+        return plan
+    if not plan.every_step:
+        plan = Plan(
+            None,
+            (),
+            (SyncFileSystem(), AppendHistory(Event(now, "carry", system.default.id if system.default else None))),
+        )
+    return replace(plan, afterwards=(*late, *plan.afterwards))
+
+
+def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
+    """Finish what a cut run had switched to, clear what it had not; an empty plan where nothing was cut."""
     doing, default, good = system.marks.deploying, system.default, system.marks.good
     failed = booting.fallen(system)
     steps: list[Step] = []
@@ -55,6 +71,7 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
         steps += _clear(system, doing) if failed is None or failed.id != doing else ()
         steps.append(ClearMark(marks.DEPLOYING))
     steps += _stray_partials(system, doing)
+    steps += carrying.clear(system, doing)
     if good is not None:
         steps += _forgotten(system)
     if failed is not None and default is not None:
@@ -75,6 +92,8 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     counted = {doing, failed.id if failed else None, default.id if default.id != good else None}
     steps += [DropTries(one) for one in sorted(system.tries) if one not in counted]
     names = settle(held, root, way_back(system, default.id, good), names_in_use(system))
+    if failed is not None:
+        names = (*carrying.follow(system, failed, default, root), *names)
     return _repair(system, steps, names, now, log)
 
 
@@ -136,6 +155,7 @@ def _clear(system: System, deployment: str) -> list[Step]:
         made = [name for name, of in held_names(system).items() if of == deployment]
         steps += [DeleteSubvolume(name) for name in (*made, deployment)]
     steps += _delete_unfinished(system, partial(deployment))
+    steps += carrying.forget(system, deployment)
     if deployment in system.records:
         steps.append(DeleteRecord(deployment))
     return [*steps, *booting.collect(system)]
@@ -253,6 +273,7 @@ def _removal(system: System, kept: Deployment) -> list[Step]:
     # The entry goes after the deployment: without it, that could not be gone back to after a cut in between.
     steps: list[Step] = [DeleteSubvolume(name) for name in (*roots, *mirrors, kept.id)]
     steps += booting.forget(system, kept.id)
+    steps += carrying.forget(system, kept.id)
     if kept.id in system.records:
         steps.append(DeleteRecord(kept.id))
     return steps + [ClearMark(mark) for mark in system.marks.names_of(kept.id)]

@@ -127,7 +127,7 @@ def boots(top: Path) -> str:
 def check_settled(top: Path) -> System:
     """The layout as it is documented: nothing left over, all names show what the default subvolume says."""
     system = survey(str(top))
-    assert upkeep.plan_repair(system, NOW).every_step == ()
+    assert [str(step) for step in upkeep.plan_repair(system, NOW).every_step] == []
     root = system.subvolumes[ROOT]
     assert root.id == system.default_id
     assert not root.read_only
@@ -144,6 +144,11 @@ def check_settled(top: Path) -> System:
     for name, subvolume in system.subvolumes.items():
         if name in ids:
             assert subvolume.read_only
+        elif name.endswith(".carried"):
+            # Local changes are awaited until what was deployed boots, or is final.
+            assert subvolume.read_only
+            assert system.pending is not None
+            assert name == f"{system.pending.id}.carried"
         else:
             assert name in (ROOT, CURRENT, PREVIOUS) or name.endswith(".root"), name
             assert system.made_from(subvolume) is not None

@@ -228,5 +228,5 @@ class Rig:
         shown = self.run(top, "status", "--json")
         assert shown.code == 0, shown.err
         assert {kept["id"] for kept in shown.json["deployments"]} == {
-            name for name in names - {"root", "current", "previous"} if not name.endswith(".root")
+            name for name in names - {"root", "current", "previous"} if not name.endswith((".root", ".carried"))
         }

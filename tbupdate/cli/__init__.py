@@ -37,7 +37,7 @@ def cli(context: click.Context) -> None:
 
 
 def _add_commands() -> None:
-    from tbupdate.cli import anew, assess, changes, deploying, reports, upgrading  # noqa: PLC0415 - a binding that does not load is an error like others
+    from tbupdate.cli import anew, assess, changes, deploying, local, reports, upgrading  # noqa: PLC0415 - a binding that does not load is an error like others
 
     for command in (
         deploying.deploy,
@@ -54,6 +54,8 @@ def _add_commands() -> None:
         changes.prune,
         reports.verify,
         reports.diff,
+        local.show_changes,
+        local.carry_late,
         reports.show_history,
         reports.examine,
         changes.init,

@@ -17,10 +17,11 @@ from tbupdate.site import Site
 @contextmanager
 def working(said: Settings, rules: Config | None = None) -> Iterator[Site]:
     """The site of a command. One that needs no rules works also where the configuration cannot be read."""
-    boot = (rules or _rules(said)).boot
+    rules = rules or _rules(said)
+    boot = rules.boot
     with mounts.top_level(said.top) as top:
         chooser = find_chooser(boot.chooser, said.boot, running=said.top is None)
-        yield Site(top, chooser=chooser, options=boot.options, tries=boot.tries)
+        yield Site(top, chooser=chooser, options=boot.options, tries=boot.tries, local=rules.local.policy)
 
 
 def require_chooser(site: Site, rules: Config) -> None:

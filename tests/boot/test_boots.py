@@ -47,9 +47,18 @@ def test_a_good_update_and_back_by_hand(machine: Machine, grub_disk: Golden) -> 
     assert machine.run("systemctl show --property RuntimeWatchdogUSec --value").strip() == "1min"
     first = status(machine)
     assert first["booted"] == first["default"] == first["committed"]
-    machine.run("echo mine >/data/mine")
-    machine.run("tb-update deploy /data/good.tbdiff")
-    assert machine.reboot() == "v2"
+    machine.run("echo mine >/data/mine; echo early >/etc/early")
+    machine.run("tb-update deploy /data/good.tbdiff; echo late >/etc/late")
+    machine.ask("systemctl reboot")
+    machine.wait_end()
+    with disk.partitions(machine.disk, machine.disk.parent) as (_, top):
+        # Not the first boot, but the unit that is stopped last has brought it.
+        assert (top / "snapshots/root/etc/late").read_text() == "late\n"
+    machine.start()
+    assert machine.settle() == "v2"
+    assert machine.run("cat /etc/early /etc/late") == "early\nlate\n"
+    assert machine.run("mount -o subvolid=5 LABEL=system /mnt; ls /mnt/snapshots | grep carried; umount /mnt") == ""
+    machine.run("passwd -d daemon; echo new >/etc/late")
     assert machine.run("uname -r").strip() == newer
     last = status(machine)
     assert last["committed"] == last["booted"] != first["booted"]
@@ -59,6 +68,17 @@ def test_a_good_update_and_back_by_hand(machine: Machine, grub_disk: Golden) -> 
     machine.run("tb-update rollback")
     assert machine.reboot() == "v1"
     assert machine.run("uname -r").strip() == older
+    assert machine.run("cat /etc/late; getent shadow daemon | cut -d: -f2") == "late\n\n"
+
+
+def test_a_power_cut_after_the_deploy_loses_no_local_change(machine: Machine) -> None:
+    machine.start()
+    assert machine.settle() == "v1"
+    machine.run("tb-update deploy /data/good.tbdiff; echo late >/etc/late; sync")
+    machine.cut()
+    machine.start()
+    assert machine.settle() == "v2"
+    assert machine.run("cat /etc/late") == "late\n"
 
 
 def test_a_kernel_that_panics_before_the_initramfs(machine: Machine, grub_disk: Golden) -> None:

@@ -54,13 +54,18 @@ def test_rollback_of_what_is_staged_marks_it_bad_and_leaves_no_previous(btrfs: P
     assert set(system.marks.bad) == {second}
 
 
-def test_local_changes_stay_with_their_deployment(btrfs: Path) -> None:
+def test_local_changes_come_along_and_stay_where_they_were(btrfs: Path) -> None:
     initialised(btrfs)
-    (btrfs / "snapshots/root/etc/mine").write_text("kept")
+    root = btrfs / "snapshots/root"
+    (root / "etc/mine").write_text("kept")
+    (root / "srv").mkdir()
     deploy(btrfs, TinyImage("second", "2.0"))
-    assert not (btrfs / "snapshots/root/etc/mine").exists()
+    assert (root / "etc/mine").read_text() == "kept"
+    assert not (root / "srv").exists()
+    (root / "etc/mine").write_text("other")
     rollback(btrfs)
-    assert (btrfs / "snapshots/root/etc/mine").read_text() == "kept"
+    assert (root / "etc/mine").read_text() == "kept"
+    assert (root / "srv").exists()
 
 
 def test_a_second_deploy_takes_the_place_of_a_staged_one(btrfs: Path) -> None:

@@ -1,0 +1,92 @@
+"""Decide which local changes come from where to where, and when what that needed may go. Pure, like `planning`."""
+
+from __future__ import annotations
+
+from tbdiff.errors import NothingToDo
+from tbupdate.layout import CARRIED, carried, coming, kept_root
+from tbupdate.steps import CarryLocal, DeleteSubvolume, MakeSnapshot, Plan, Rename, Step, SyncFileSystem
+from tbupdate.system import Deployment, Subvolume, System
+
+
+def carry(system: System, new: str) -> tuple[Step, ...]:
+    """The local changes of what runs (else of what boots next) come to the root of `new`.
+
+    How that root was then is kept until the new one has booted: what is changed until then is brought as well.
+    """
+    source, root = system.booted, system.by_number(system.booted_id)
+    if source is None or root is None:
+        source, root = system.default, system.default_root
+    if source is None or root is None:
+        return ()
+    bring = CarryLocal(source.id, carried(new), kept_root(new), new)
+    return (MakeSnapshot(root.name, carried(new), read_only=True), bring)
+
+
+def finish(system: System, *, anyhow: bool = False) -> tuple[Step, ...]:
+    """What was changed between the deploy and the boot of what was deployed is brought; then no more is awaited.
+
+    `anyhow`: on an image of another system nothing boots.
+    """
+    default = system.default
+    if default is None or not (anyhow or system.booted == default):
+        return ()
+    late = _late(system, default)
+    return (*late, *forget(system, default.id, made=bool(late))) if carried(default.id) in system.subvolumes else ()
+
+
+def plan_carry(system: System) -> Plan:
+    """At the end of a session: what was changed since the deploy comes to what boots next."""
+    default = system.default
+    late = _late(system, default) if default is not None and default != system.booted else ()
+    if default is None or not late:
+        raise NothingToDo("no deployment waits for local changes")
+    then, now = carried(default.id), coming(carried(default.id))
+    return Plan(default.id, (*late, SyncFileSystem(), DeleteSubvolume(then), Rename(now, then), SyncFileSystem()))
+
+
+def _late(system: System, default: Deployment) -> tuple[Step, ...]:
+    then = system.subvolumes.get(carried(default.id))
+    source = _parent(system, then)
+    base, root = system.made_from(source), system.default_root
+    if then is None or source is None or base is None or root is None:
+        return ()
+    now = coming(then.name)
+    bring = CarryLocal(base.id, now, root.name, default.id, since=then.name)
+    return (MakeSnapshot(source.name, now, read_only=True), bring)
+
+
+def _parent(system: System, snapshot: Subvolume | None) -> Subvolume | None:
+    """The root that a snapshot was made of."""
+    return next((one for one in system.subvolumes.values() if snapshot and one.uuid == snapshot.parent_uuid), None)
+
+
+def follow(system: System, source: Deployment | None, there: Deployment, root: str) -> tuple[Step, ...]:
+    """What goes both ways comes along to an earlier deployment, whose root is then `root`."""
+    if source is None or source == there or not source.roots:
+        return ()
+    snapshot = coming(carried(there.id))
+    bring = CarryLocal(source.id, snapshot, root, there.id, back=True)
+    return (MakeSnapshot(source.roots[0].name, snapshot, read_only=True), bring, DeleteSubvolume(snapshot))
+
+
+def forget(system: System, deployment: str, *, made: bool = False) -> tuple[Step, ...]:
+    """Nothing more is brought to a deployment; `made`: by the steps before, a second snapshot is there."""
+    names = (carried(deployment), coming(carried(deployment)))
+    return tuple(DeleteSubvolume(name) for name in names if name in system.subvolumes or (made and name == names[1]))
+
+
+def forget_all(system: System) -> tuple[Step, ...]:
+    """Nothing more is brought to any deployment that there was before."""
+    return tuple(DeleteSubvolume(name) for name in sorted(system.subvolumes) if name.endswith(CARRIED))
+
+
+def clear(system: System, doing: str | None) -> tuple[Step, ...]:
+    """What a cut run left: snapshots that nobody needs any more."""
+    if system.default is None:
+        return ()
+    default = system.default.id
+    wanted = {carried(default)}
+    # What a run was about to make is cleared with the rest of that.
+    passed = {carried(doing), coming(carried(doing))} if doing is not None and doing != default else set()
+    ours = (name for name in sorted(system.subvolumes) if name.endswith((CARRIED, coming(CARRIED))))
+    return tuple(DeleteSubvolume(name) for name in ours if name not in wanted | passed)
