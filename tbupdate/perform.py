@@ -69,7 +69,10 @@ def perform(plan: Plan, site: Site, now: str) -> tuple[str, ...]:
         with held_back():
             for step in plan.steps[switch:]:
                 do(step, site)
-            return _perform_afterwards(plan.afterwards, site) + tuple(site.remarks)
+            warnings = _perform_afterwards(plan.afterwards, site) + tuple(site.remarks)
+            # Each is said once, however many plans are performed here.
+            site.remarks.clear()
+            return warnings
     except BaseException as error:
         left = _clear(site, plan, now)
         if not isinstance(error, NothingToDo):

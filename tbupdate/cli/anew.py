@@ -119,7 +119,7 @@ def _make(what: str, plan: Plan, site: Site, said: Settings, keep: int) -> None:
     with progress.shown(shown) as report:
         here = replace(site, progress=report)
         warnings = perform(plan, here, now())
-    warnings += tuple(here.remarks) + retain(site, keep)
+    warnings += retain(site, keep)
     if not said.json:
         print_lines(plan.done)
     print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)
