@@ -18,8 +18,19 @@ def carry(system: System, new: str) -> tuple[Step, ...]:
         source, root = system.default, system.default_root
     if source is None or root is None:
         return ()
-    bring = CarryLocal(source.id, carried(new), kept_root(new), new)
-    return (MakeSnapshot(root.name, carried(new), read_only=True), bring)
+    bring = CarryLocal(_origin(system, source).id, carried(new), kept_root(new), new)
+    return (*wait(root, new), bring)
+
+
+def wait(root: Subvolume, new: str) -> tuple[Step, ...]:
+    """How `root` is now is kept until `new` has booted: what is changed in it from now on is brought then."""
+    return (MakeSnapshot(root.name, carried(new), read_only=True),)
+
+
+def _origin(system: System, kept: Deployment) -> Deployment:
+    """The deployment that came by an image, or `init`: what was frozen since then has local changes in it."""
+    base = system.get(kept.record.base) if kept.record is not None and kept.record.made_by else None
+    return kept if base is None else _origin(system, base)
 
 
 def finish(system: System, *, anyhow: bool = False) -> tuple[Step, ...]:
@@ -78,6 +89,13 @@ def forget(system: System, deployment: str, *, made: bool = False) -> tuple[Step
 def forget_all(system: System) -> tuple[Step, ...]:
     """Nothing more is brought to any deployment that there was before."""
     return tuple(DeleteSubvolume(name) for name in sorted(system.subvolumes) if name.endswith(CARRIED))
+
+
+def pass_on(system: System, staged: Deployment | None, new: str) -> tuple[Step, ...]:
+    """What is still to be brought to what was staged is brought to what was made of that."""
+    if staged is None or carried(staged.id) not in system.subvolumes:
+        return ()
+    return (Rename(carried(staged.id), carried(new)),)
 
 
 def clear(system: System, doing: str | None) -> tuple[Step, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from tbdiff.errors import Rejected
 from tbdiff.show import size
-from tbupdate import booting, fstab, marks
+from tbupdate import booting, carrying, fstab, marks
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, SNAPSHOTS, coming, kept_root, partial
 from tbupdate.mirrors import held_names, settle, way_back
@@ -93,6 +93,7 @@ def plan_run(system: System, wish: Wish) -> Plan:
     copies = [stand for stand in wish.stands if stand.copy is not None]
     prepare: tuple[Step, ...] = (
         *_take_in(system, record, root),
+        *(carrying.wait(root, new) if not wish.over_staged else ()),
         MakeSnapshot(unfinished, before, read_only=True),
         *(TakeSnapshot(stand.subvolume, stand.copy) for stand in copies if stand.copy is not None),
         RunCommand(unfinished, wish.command, wish.stands),
@@ -123,7 +124,9 @@ def plan_run(system: System, wish: Wish) -> Plan:
         notes.append(f"{how} {system.staged.id}, which was staged.")
     if system.choice is None:
         notes.append("No boot loader is looked after here: the kernel that boots must fit what the command installs.")
-    afterwards = (*booting.drop_tries(system, system.staged), *names, SyncFileSystem(), AppendHistory(event))
+    late = carrying.pass_on(system, system.staged, new) if wish.over_staged else carrying.forget_all(system)
+    left = (*booting.drop_tries(system, system.staged), *late)
+    afterwards = (*left, *names, SyncFileSystem(), AppendHistory(event))
     return Plan(new, prepare + switch, afterwards, tuple(notes))
 
 

@@ -11,7 +11,7 @@ import pytest
 from tbupdate import carrying, planning, upkeep
 from tbupdate.boot.chooser import Choice
 from tbupdate.system import survey
-from tests import device
+from tests import device, systems
 from tests.btrfs.test_deploy_boot import SECOND, a_device
 from tests.conftest import MakeBtrfs
 from tests.device import NOW, TinyImage, check_settled, commit, deploy, initialised, run, run_first
@@ -129,3 +129,20 @@ def deploy_with_conflicts(top: Path, image: TinyImage) -> None:
     said = run(top, device.plan_deploy(top, image), image)
     assert said
     assert all("the local one stays" in one for one in said)
+
+
+def test_a_command_in_a_new_root_loses_no_local_change(btrfs: Path) -> None:
+    systems.initialised(btrfs)
+    root = btrfs / "snapshots/root/etc"
+    (root / "hosts").write_text("mine")
+    run(btrfs, systems.plan_run(btrfs, "sh", "-c", "echo of the command >/etc/other"))
+    (old_root(btrfs) / "etc/late").write_text("late")
+    run(btrfs, systems.plan_run(btrfs, "sh", "-c", "echo more >/etc/more", over_staged=True))
+    (old_root(btrfs) / "etc/later").write_text("later")
+    commit(btrfs)
+    expected = {"hosts": "mine", "other": "of the command\n", "late": "late", "later": "later", "more": "more\n"}
+    assert {name: (root / name).read_text() for name in expected} == expected
+    # What was frozen is local all the same: the image knows nothing of it.
+    deploy(btrfs, TinyImage("new", "2.0"))
+    assert {name: (root / name).read_text() for name in expected} == expected
+    check_settled(btrfs)
