@@ -130,7 +130,7 @@ install:
 	chmod 755 '$(DESTDIR)/etc/init.d/tb-update'
 	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants' \
 	    '$(DESTDIR)$(UNITS)/basic.target.wants'
-	@for unit in carry.service health.service commit.service rollback.service upgrade.service upgrade.timer; do \
+	@for unit in carry.service health.service commit.service rollback.service upgrade.service upgrade.timer agent.service; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
 	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'

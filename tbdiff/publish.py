@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tbdiff.errors import Failed, Rejected
 from tbdiff.image import open_image
 from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, Release, read_index, write_index
+from tbdiff.output import appearing
 from tbdiff.signature import load_private_key, public_half
 from tbdiff.tree import Progress, quiet
 
@@ -51,7 +52,7 @@ def publish(
         after = extended(before, [one.release for one in offered], [one.listed for one in offered], channel, days)
         for one in offered:
             _bring(one, folder)
-        _write(folder / NAME, write_index(after, private))
+        _put(folder / NAME, write_index(after, private))
     return after
 
 
@@ -143,38 +144,20 @@ def _bring(one: Offered, folder: Path) -> None:
     place = folder / one.listed.file
     if place.exists() and place.stat().st_size == one.listed.size:
         return
-    begun = folder / f".{one.listed.file}.partial"
     try:
-        with one.source.open("rb") as source, begun.open("wb") as copy:
+        with one.source.open("rb") as source, appearing(place) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()
-            os.fsync(copy.fileno())
-        with open_image(str(begun)) as again:
-            if again.digest != one.listed.digest or begun.stat().st_size != one.listed.size:
-                raise Rejected(f"{one.source} changed while it was published; nothing was published")
-        begun.replace(place)
+            with open_image(copy.name) as again:
+                if again.digest != one.listed.digest or copy.tell() != one.listed.size:
+                    raise Rejected(f"{one.source} changed while it was published; the index was left as it was")
     except OSError as error:
         raise Failed(f"{place} cannot be written: {error.strerror}; the index was left as it was") from None
-    finally:
-        begun.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Put a file in the place of another, at once and durably."""
-    begun = path.with_name(f".{path.name}.partial")
+def _put(path: Path, data: bytes) -> None:
     try:
-        with begun.open("wb") as file:
+        with appearing(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        begun.chmod(0o644)
-        begun.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror}; it was left as it was") from None
-    finally:
-        begun.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+import zoneinfo
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import pydantic
 
@@ -95,6 +97,21 @@ def _place(url: str) -> str:
     return url
 
 
+def _zone(name: str) -> str:
+    try:
+        if name:
+            zoneinfo.ZoneInfo(name)
+    except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        raise ValueError("must be the name of a time zone, such as Europe/Berlin") from None
+    return name
+
+
+def _time_of_day(text: str) -> str:
+    if not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", text):
+        raise ValueError('must be a time of day, such as "02:30"')
+    return text
+
+
 class Source(_Table):
     """`[[source]]`: a folder of images with its index, and the channel of it that this device follows."""
 
@@ -102,12 +119,32 @@ class Source(_Table):
     channel: Word = "stable"
 
 
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
+
+
 class Upgrade(_Table):
-    """`[upgrade]`: what `upgrade` goes to (empty: the newest), and whether it reboots then."""
+    """`[upgrade]`: what `upgrade` goes to (empty: the newest), and what it does unattended.
+
+    `policy` "ask" waits for a person's approval; `reboot` reboots into what was deployed; `zone` is the time zone of
+    the maintenance windows (empty: the device's own).
+    """
 
     at_most: Word | Literal[""] = ""
     exactly: Word | Literal[""] = ""
+    policy: Literal["auto", "ask"] = "auto"
     reboot: bool = False
+    mains_only: bool = False
+    zone: Annotated[str, pydantic.AfterValidator(_zone)] = ""
+
+
+class Window(_Table):
+    """`[[window]]`: when something may happen unattended; on `days` from `start` on, for so many minutes."""
+
+    allows: tuple[Literal["deploy", "reboot"], ...] = ("deploy", "reboot")
+    days: tuple[Day, ...] = DAYS
+    start: Annotated[str, pydantic.AfterValidator(_time_of_day)]
+    minutes: Annotated[int, pydantic.Field(ge=1, le=7 * 24 * 60, strict=True)] = 60
 
 
 class Config(_Table):
@@ -122,6 +159,7 @@ class Config(_Table):
     space: Reserve = Reserve()
     upgrade: Upgrade = Upgrade()
     source: tuple[Source, ...] = ()
+    window: tuple[Window, ...] = ()
 
 
 def load(path: Path | None) -> Config:

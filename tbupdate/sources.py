@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import pydantic
 
 from tbdiff.errors import Failed, Rejected
 from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, read_index
+from tbdiff.output import appearing
 from tbdiff.signature import KeyRing
 from tbdiff.source import read_small
 from tbupdate.config import Source
@@ -84,9 +86,5 @@ def remember(state: str, seen: dict[str, Seen], sources: Sequence[Source], found
     }
     if new == seen:
         return
-    temporary = os.path.join(state, f"{SEEN}.partial")
-    with open(temporary, "wb") as file:
+    with appearing(Path(state, SEEN)) as file:
         file.write(_ALL.dump_json(new))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, os.path.join(state, SEEN))

@@ -37,12 +37,25 @@ def cli(context: click.Context) -> None:
 
 
 def _add_commands() -> None:
-    from tbupdate.cli import anew, assess, changes, deploying, local, reports, upgrading  # noqa: PLC0415 - a binding that does not load is an error like others
+    from tbupdate.cli import (  # noqa: PLC0415 - a binding that does not load is an error like others
+        anew,
+        assess,
+        changes,
+        deploying,
+        local,
+        reports,
+        unattended,
+        upgrading,
+    )
 
     for command in (
         deploying.deploy,
         upgrading.check,
         upgrading.upgrade,
+        unattended.agent,
+        unattended.approve,
+        unattended.postpone,
+        unattended.decline,
         anew.snapshot,
         anew.run,
         reports.show_status,

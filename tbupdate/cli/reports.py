@@ -12,9 +12,9 @@ from tbdiff import progress
 from tbdiff.changes import changes
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
-from tbdiff.show import change_json, line
+from tbdiff.show import change_json, line, size
 from tbdiff.tree import read_tree
-from tbupdate import config, health, history, mounts, planning, record, status
+from tbupdate import config, consent, health, history, mounts, planning, record, status
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.conduct import glance
 from tbupdate.cli.options import everywhere, settings
@@ -33,11 +33,16 @@ def show_status() -> None:
     with working(said) as site:
         system = glance(site)
         failed = history.last_failure(_events(site.top), system.marks.bad)
+        offer = consent.read(os.path.join(site.top, STATE))
     results = health.kept() if system.booted_id is not None else []
+    if offer is not None and any(one.record and one.record.tree == offer.tree for one in system.deployments):
+        offer = None
     if said.json:
-        print_json(status.fields(system) | {"health": health.fields(results), "failed": failed})
+        offered = offer.model_dump(mode="json") if offer else None
+        print_json(status.fields(system) | {"health": health.fields(results), "failed": failed, "offered": offered})
     else:
         print_lines(status.summary(system))
+        print_lines([f"{'offered:':14}{offer.called} ({size(offer.bytes)}); {offer.waits}"] if offer else ())
         print_lines(status.failure_lines(failed) if failed is not None else ())
         print_lines(one.line for one in results)
 

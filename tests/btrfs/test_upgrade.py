@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -185,3 +187,58 @@ def test_several_images_are_one_deployment(fleet: Fleet) -> None:
     fleet.dev("deploy", str(first), str(second))
     assert fleet.version == "3"
     assert [one["release"] for one in fleet.dev.json("list")["deployments"]][:2] == ["3.0", "1.0"]
+
+
+def test_a_device_that_asks_first(fleet: Fleet) -> None:
+    fleet.follow(str(fleet.folder), more='[upgrade]\npolicy = "ask"')
+    fleet.dev("approve", code=4)
+    fleet.publish((None, 2))
+    waits = fleet.dev.run("upgrade", "--unattended")
+    assert (waits.returncode, fleet.version) == (4, "1")
+    assert "demo 2.0 is there, but it waits for approval: tb-update approve" in waits.stderr
+    assert fleet.dev.status()["offered"]["called"] == "demo 2.0"
+    assert "offered:" in fleet.dev("status")
+    fleet.dev("postpone", "--hours", "1")
+    assert "postponed until" in fleet.dev.run("upgrade", "--unattended").stderr
+    fleet.dev("decline")
+    assert "declined" in fleet.dev.run("upgrade", "--unattended").stderr
+    # Another release is another question.
+    fleet.publish((None, 3))
+    assert "approve" in fleet.dev.run("upgrade", "--unattended").stderr
+    fleet.dev("approve")
+    fleet.dev("upgrade", "--unattended")
+    assert fleet.version == "3"
+    assert fleet.dev.status()["offered"] is None
+
+
+def test_a_person_need_not_wait(fleet: Fleet) -> None:
+    fleet.follow(str(fleet.folder), more='[upgrade]\npolicy = "ask"\n[[window]]\nstart = "00:00"\nallows = ["reboot"]')
+    fleet.publish((None, 2))
+    fleet.dev("upgrade", "--unattended", code=4)
+    fleet.dev("approve")
+    assert "no maintenance window allows a deploy" in fleet.dev.run("upgrade", "--unattended").stderr
+    fleet.dev("upgrade")
+    assert fleet.version == "2"
+    assert fleet.dev.status()["offered"] is None
+
+
+def test_unattended_and_nothing_in_the_way(fleet: Fleet) -> None:
+    fleet.dev("upgrade", "--unattended", code=4)
+    fleet.publish((1, 2))
+    fleet.dev("upgrade", "--unattended")
+    assert fleet.version == "2"
+    fleet.dev("upgrade", "--unattended", "--reboot", code=2)
+
+
+def test_the_agent_looks_after_it(fleet: Fleet) -> None:
+    fleet.publish((1, 2))
+    with subprocess.Popen(fleet.dev.command("agent", "--every", "0.01"), stderr=subprocess.DEVNULL) as running:
+        try:
+            end = time.monotonic() + 60
+            while fleet.version != "2" and time.monotonic() < end:
+                time.sleep(0.2)
+        finally:
+            running.terminate()
+    assert fleet.version == "2"
+    assert running.returncode == 0
+    fleet.dev("commit")

@@ -1,0 +1,100 @@
+"""What the configured sources offer this device, and how it goes there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.index import Index, Release
+from tbdiff.manifest import Manifest
+from tbupdate import choosing, planning, sources, trust
+from tbupdate.choosing import Bounds, Update
+from tbupdate.cli.conduct import now
+from tbupdate.cli.deploying import Wishes, deploy_images
+from tbupdate.cli.options import Settings
+from tbupdate.cli.terminal import warn
+from tbupdate.config import Config, Source
+from tbupdate.layout import STATE
+from tbupdate.site import Site
+from tbupdate.system import System
+
+
+@dataclass(frozen=True)
+class Found:
+    """An update, and the source that offers it."""
+
+    source: Source
+    update: Update
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse what an image turns out to be, where that is not what was offered."""
+        if manifest.target.tree != self.update.release.tree:
+            raise Rejected(f"what {self.source.url} sends is not what its index says; nothing was changed")
+
+
+def ask(site: Site, system: System, rules: Config, *, remember: bool = False) -> list[Found]:
+    """The newest release that the sources have for this system, as each of them offers it."""
+    planning.require_layout(system)
+    if not rules.source:
+        raise Rejected("no source of updates is configured", "Name one in config.toml: [[source]] url = …")
+    keys, state = trust.load(rules.keys), os.path.join(site.top, STATE)
+    seen = sources.read_seen(state)
+    heard: list[tuple[Source, Index]] = []
+    faults: list[Stop] = []
+    for source in rules.source:
+        try:
+            heard.append((source, sources.offered(source, keys, seen, now())))
+        except (Failed, Rejected) as stop:
+            faults.append(stop)
+    if remember and heard:
+        sources.remember(state, seen, [source for source, _ in heard], [index for _, index in heard])
+    encoders = _encoders([index for _, index in heard])
+    found: list[Found] = []
+    reasons: list[NothingToDo] = []
+    for source, index in heard:
+        bounds = Bounds(source.channel, rules.device_type, rules.upgrade.at_most, rules.upgrade.exactly)
+        try:
+            found.append(Found(source, choosing.choose(system, index, bounds, encoders)))
+        except NothingToDo as nothing:
+            reasons.append(nothing)
+        except Rejected as rejected:
+            faults.append(rejected)
+    if not found and not reasons:
+        raise faults[0]
+    for fault in faults:
+        warn(f"{fault}")
+    if not found:
+        raise reasons[0]
+    return choosing.best(found, lambda one: one.update)
+
+
+def _encoders(indexes: Sequence[Index]) -> frozenset[str]:
+    """The compressors that are here, where any image of the indexes needs one."""
+    if not any(image.encoders for index in indexes for image in index.images):
+        return frozenset()
+    from tbdiff.encoders import here  # noqa: PLC0415 - most memory that it takes is for images that need it
+
+    return frozenset(here())
+
+
+def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes) -> None:
+    """Deploy it by the first way that leads there."""
+    # Who names one release means it, also where it is an older one.
+    wishes = replace(wishes, allow_downgrade=bool(rules.upgrade.exactly))
+    ways = [(one, route) for one in found for route in one.update.routes]
+    for left, (one, route) in enumerate(ways, 1 - len(ways)):
+        addresses = [sources.address(one.source, image) for image in route.images]
+        try:
+            deploy_images(addresses, said, rules, wishes, "upgrade", one.check)
+            return
+        except (Failed, Rejected) as stop:
+            if not left or isinstance(stop, planning.NoRoom):
+                raise
+            warn(f"{stop}; trying the next way")
+
+
+def called(release: Release) -> str:
+    """A release as people call it."""
+    return " ".join(filter(None, (release.name, release.release))) or release.tree[:12]

@@ -1,0 +1,145 @@
+"""What a device does by itself: every state and answer, and windows over midnight and the change of the clocks."""
+
+from __future__ import annotations
+
+import re
+import zoneinfo
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from tbdiff.index import Release
+from tbupdate import agent, surroundings
+from tbupdate.choosing import Update
+from tbupdate.config import Config, Window
+from tbupdate.consent import Decision
+from tbupdate.unattended import Act, State, next_action
+
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+# A Wednesday.
+NOON = datetime(2026, 7, 1, 12, 0, tzinfo=BERLIN)
+NEW = Update(Release(tree="0" * 64, release="2.0"), ())
+NIGHT = Window(start="02:00", minutes=120)
+DAY = Window(start="11:00", minutes=120)
+
+
+def said(word: Any, until: float = 0) -> Decision:
+    return Decision(tree="0" * 64, said=word, until=until)
+
+
+@pytest.mark.parametrize(
+    ("state", "answer", "act", "why"),
+    [
+        ({}, None, Act.NOTHING, ""),
+        ({}, NEW, Act.DEPLOY, ""),
+        ({"trial": "x"}, NEW, Act.WAIT, "x runs on trial"),
+        ({"trial": "x"}, None, Act.WAIT, "x runs on trial"),
+        ({"staged": "x"}, None, Act.NOTHING, ""),
+        ({"staged": "x", "reboot": True}, None, Act.REBOOT, ""),
+        ({"staged": "x", "reboot": True}, NEW, Act.DEPLOY, ""),
+        ({"staged": "x", "reboot": True, "inhibitors": ["cook"]}, None, Act.WAIT, "held back: cook"),
+        (
+            {"staged": "x", "reboot": True, "windows": [NIGHT]},
+            None,
+            Act.WAIT,
+            "reboot waits for .*07-02 at 02:00",
+        ),
+        ({"staged": "x", "reboot": True, "windows": [DAY]}, None, Act.REBOOT, ""),
+        ({"ask": True}, NEW, Act.WAIT, "tb-update approve"),
+        ({"ask": True, "decision": said("approved")}, NEW, Act.DEPLOY, ""),
+        ({"ask": True, "decision": said("approved"), "windows": [NIGHT]}, NEW, Act.WAIT, "deploy waits for"),
+        ({"decision": said("declined")}, NEW, Act.NOTHING, "declined"),
+        ({"decision": said("postponed", NOON.timestamp() + 3600)}, NEW, Act.WAIT, "until 2026-07-01 13:00"),
+        ({"decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.DEPLOY, ""),
+        ({"ask": True, "decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.WAIT, "approval"),
+        ({"mains_only": True}, NEW, Act.DEPLOY, ""),
+        ({"mains_only": True, "on_mains": False}, NEW, Act.WAIT, "mains power"),
+        ({"on_mains": False}, NEW, Act.DEPLOY, ""),
+        ({"windows": [NIGHT]}, NEW, Act.WAIT, "deploy waits for the maintenance window on .*07-02 at 02:00"),
+        ({"windows": [NIGHT, DAY]}, NEW, Act.DEPLOY, ""),
+        ({"windows": [Window(start="11:00", minutes=90, allows=("reboot",))]}, NEW, Act.WAIT, "no maintenance window"),
+        ({"inhibitors": ["cook"]}, NEW, Act.DEPLOY, ""),
+    ],
+)
+def test_the_table_of_states(state: dict[str, Any], answer: Update | None, act: Act, why: str) -> None:
+    found = next_action(State(**({"now": NOON} | state)), answer)
+    assert found.act is act
+    assert re.search(why, found.why)
+    assert bool(why) == bool(found.why)
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "is_open"),
+    [
+        (Window(start="23:00", minutes=120), NOON.replace(day=2, hour=0, minute=59), True),
+        (Window(start="23:00", minutes=120), NOON.replace(day=2, hour=1, minute=0), False),
+        (Window(start="23:00", minutes=120, days=("wed",)), NOON.replace(day=2, hour=0), True),
+        (Window(start="23:00", minutes=120, days=("thu",)), NOON.replace(day=2, hour=0), False),
+        (Window(start="00:00", minutes=7 * 1440, days=("mon",)), NOON.replace(day=5, hour=23), True),
+        # The clocks go forward from 02:00 to 03:00 on 2026-03-29, and back from 03:00 on 2026-10-25.
+        (Window(start="01:30", minutes=120), datetime(2026, 3, 29, 3, 15, tzinfo=BERLIN), True),
+        (Window(start="02:00", minutes=60), datetime(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1), True),
+    ],
+)
+def test_windows(window: Window, now: datetime, is_open: bool) -> None:
+    found = next_action(State(now=now, windows=[window]), NEW)
+    assert (found.act is Act.DEPLOY) == is_open, found.why
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"start": "24:00"}, {"start": "2:00"}, {"start": "02:00", "days": ["monday"]}, {"start": "02:00", "minutes": 0}],
+)
+def test_windows_that_are_none(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Config.model_validate({"window": [wrong]})
+    with pytest.raises(ValidationError):
+        Config.model_validate({"upgrade": {"zone": "Nowhere/Town"}})
+
+
+def supply(place: Path, name: str, **files: str) -> None:
+    (place / name).mkdir(parents=True)
+    for file, content in files.items():
+        (place / name / file).write_text(content + "\n")
+
+
+def test_power(tmp_path: Path) -> None:
+    assert surroundings.on_mains(tmp_path / "none")
+    supply(tmp_path, "mouse", type="Battery", scope="Device")
+    assert surroundings.on_mains(tmp_path)
+    supply(tmp_path, "BAT0", type="Battery")
+    assert not surroundings.on_mains(tmp_path)
+    supply(tmp_path, "AC", type="Mains", online="0")
+    assert not surroundings.on_mains(tmp_path)
+    (tmp_path / "AC/online").write_text("1\n")
+    assert surroundings.on_mains(tmp_path)
+
+
+def test_whoever_holds_a_reboot_back_is_named(tmp_path: Path) -> None:
+    (tmp_path / "backup runs\n").touch()
+    assert "backup runs\\n" in surroundings.inhibitors(tmp_path)
+
+
+def test_the_next_time_is_spread_and_further_off_after_failures() -> None:
+    assert [round(agent.pause(100, 0, dice)) for dice in (0, 0.5, 1)] == [75, 100, 125]
+    assert [agent.pause(100, failures, 0.5) for failures in (1, 2, 3, 9, 10**6)] == [200, 400, 800, 800, 800]
+
+
+def test_the_agent_goes_on_whatever_happens(tmp_path: Path) -> None:
+    """A command that ends with 1, 4, 0, 4: the pauses tell what the agent makes of it."""
+    count, pauses = tmp_path / "count", []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 4:
+            raise KeyboardInterrupt
+
+    script = f"echo x >>{count}; case $(wc -l <{count}) in 1) exit 1;; 3) exit 0;; *) exit 4;; esac"
+    with pytest.raises(KeyboardInterrupt):
+        agent.look_after(["sh", "-c", script], 100, sleep)
+    assert count.read_text() == "x\n" * 4
+    assert 0 <= pauses[0] <= agent.FIRST
+    assert [75 <= wait <= 125 for wait in pauses[1:]] == [False, True, True, True]
