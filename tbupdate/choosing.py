@@ -120,6 +120,9 @@ def _size(image: ListedImage) -> int:
 def _cheapest(images: Sequence[ListedImage], kept: Sequence[str], tree: str) -> Route | None:
     """Dijkstra's way over trees, by bytes to fetch and then by images; None starts from nothing."""
     order = count()
+    onward: dict[str | None, list[ListedImage]] = {}
+    for image in images:
+        onward.setdefault(image.base, []).append(image)
     reached: set[str | None] = set()
     queue = [(0, 0, next(order), start, Route(())) for start in (*kept, None)]
     heapq.heapify(queue)
@@ -130,8 +133,8 @@ def _cheapest(images: Sequence[ListedImage], kept: Sequence[str], tree: str) -> 
         if here in reached:
             continue
         reached.add(here)
-        for image in images:
-            if image.base == here and image.tree not in reached:
+        for image in onward.get(here, ()):
+            if image.tree not in reached:
                 longer = Route((*route.images, image))
                 heapq.heappush(queue, (size + image.size, steps + 1, next(order), image.tree, longer))
     return None

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pydantic
 
+from tbdiff.errors import Failed
 from tbdiff.output import appearing
 
 PLACE = "consent.json"
@@ -45,8 +46,11 @@ def read(state: str) -> Decision | None:
 def write(state: str, decision: Decision | None) -> None:
     """Write it down, or forget what there was."""
     place = Path(state, PLACE)
-    if decision is None:
-        place.unlink(missing_ok=True)
-        return
-    with appearing(place) as file:
-        file.write(decision.model_dump_json().encode() + b"\n")
+    try:
+        if decision is None:
+            place.unlink(missing_ok=True)
+            return
+        with appearing(place) as file:
+            file.write(decision.model_dump_json().encode() + b"\n")
+    except OSError as error:
+        raise Failed(f"{place} cannot be written: {error.strerror}; it was left as it was") from None

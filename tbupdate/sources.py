@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from tbdiff.output import appearing
 from tbdiff.signature import KeyRing
 from tbdiff.source import read_small
 from tbupdate.config import Source
+
+log = logging.getLogger(__name__)
 
 SEEN = "sources.json"
 _SEEN_MAX = 1 << 20
@@ -79,12 +82,15 @@ def read_seen(state: str) -> dict[str, Seen]:
 
 
 def remember(state: str, seen: dict[str, Seen], sources: Sequence[Source], found: Sequence[Index]) -> None:
-    """Write down what was seen now."""
+    """Write down what was seen now, if there is room: a full disk must not keep a device from an update."""
     new = seen | {
         source.url: Seen(version=index.version, issued=index.issued)
         for source, index in zip(sources, found, strict=True)
     }
     if new == seen:
         return
-    with appearing(Path(state, SEEN)) as file:
-        file.write(_ALL.dump_json(new))
+    try:
+        with appearing(Path(state, SEEN)) as file:
+            file.write(_ALL.dump_json(new))
+    except OSError as error:
+        log.warning("what was seen of the sources could not be written down: %s", error.strerror)
