@@ -99,11 +99,7 @@ def create_image(
     check_place(out, base, target)
     old, new = read_pair(base, target, kept, progress, notice)
     if stated is None:
-        label = label or Label()
-        for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
-            if new.get(os.fsencode(path)) is None:
-                raise Rejected(f"there is no {path} in {target}; no image was made", "Name a path inside of the tree.")
-        stated = Stated(_target(label, new))
+        stated = state(Known(target, new), label or Label())
     elif parse_target(stated.target).tree != new.digest.hex():
         raise Rejected(
             f"{target} is not the tree that was stated; no image was made", "Name the tree that it is about."
@@ -125,6 +121,14 @@ class Stated:
 
     target: bytes
     signatures: tuple[Signature, ...] = ()
+
+
+def state(target: Known, label: Label) -> Stated:
+    """The statement of what a tree is, and what it is called."""
+    for path in filter(None, (label.kernel, label.initrd, label.devicetree)):
+        if target.listing.get(os.fsencode(path)) is None:
+            raise Rejected(f"there is no {path} in {target.tree}; no image was made", "Name a path inside of the tree.")
+    return Stated(_target(label, target.listing))
 
 
 def write_image(

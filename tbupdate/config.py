@@ -60,9 +60,10 @@ class Boot(_Table):
 
 
 class Reserve(_Table):
-    """`[space]`: the bytes that must stay free after a deploy."""
+    """`[space]`: the bytes that must stay free after a deploy, and that old deployments make room for."""
 
     reserve: Annotated[int, pydantic.Field(ge=0, strict=True)] = RESERVE
+    min_free: Annotated[int, pydantic.Field(ge=0, strict=True)] = 0
 
 
 class Health(_Table):

@@ -85,6 +85,11 @@ def seal(path: str) -> str:
     return f"{known.uuid.hex()}:{known.ctransid}"
 
 
+def is_cleaning(top: str) -> bool:
+    """Whether Btrfs is still giving back the room of subvolumes that were deleted."""
+    return bool(btrfsutil.deleted_subvolumes(top))
+
+
 def delete(path: str) -> None:
     """Delete the subvolume at `path`, but no other one within it. A mounted one is deleted as well: ask before."""
     if not btrfsutil.is_subvolume(path):

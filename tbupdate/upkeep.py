@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tbdiff.errors import NothingToDo, Rejected
+from tbdiff.show import size
 from tbupdate import booting, carrying, layout, marks
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import Choose, ClearNote, DropTries, ForgetEntry
 from tbupdate.history import Event
 from tbupdate.journal import NO_LOG, Tail
-from tbupdate.layout import PARTIAL, partial
+from tbupdate.layout import PARTIAL, ROOT, SNAPSHOTS, partial
 from tbupdate.mirrors import SHOWN, SPARE, held_names, settle, way_back
 from tbupdate.planning import find, free_roots, names_in_use, require_layout
 from tbupdate.steps import (
@@ -212,8 +213,11 @@ def protections(system: System) -> dict[str, str]:
     return why
 
 
-def judge(system: System, keep: int) -> tuple[Verdict, ...]:
-    """What retention says of every deployment, newest first: at most `keep`, but never one that is protected."""
+def judge(system: System, keep: int, min_free: int = 0) -> tuple[Verdict, ...]:
+    """What retention says of every deployment, newest first: at most `keep`, but never one that is protected.
+
+    Where less than `min_free` bytes are free, one more goes: how much room that gives is known when it is gone.
+    """
     why = protections(system)
     room = keep - len(why)
     verdicts = []
@@ -225,18 +229,38 @@ def judge(system: System, keep: int) -> tuple[Verdict, ...]:
             verdicts.append(Verdict(kept.id, True, f"is among the newest {keep}"))
         else:
             verdicts.append(Verdict(kept.id, False, f"is older than the newest {keep}"))
+    free = system.space.data
+    if free < min_free and all(one.kept for one in verdicts):
+        left = f"only {size(free)} are free, and {size(min_free)} shall be"
+        for number in range(len(verdicts) - 1, -1, -1):
+            if verdicts[number].deployment not in why:
+                verdicts[number] = Verdict(verdicts[number].deployment, False, f"is the oldest that may go: {left}")
+                break
     return tuple(verdicts)
 
 
-def plan_prune(system: System, keep: int, now: str) -> Plan:
+def surplus_roots(system: System) -> tuple[str, ...]:
+    """The roots that were left by a reset: their deployment has another one that is used."""
+    used = names_in_use(system)
+    roots = (root for kept in system.deployments for root in kept.roots[1:])
+    return tuple(root.name for root in roots if root.name not in used and root.name != ROOT and not root.nested)
+
+
+def plan_prune(system: System, keep: int, now: str, min_free: int = 0) -> Plan:
     """Remove what retention does not keep, the oldest first."""
     require_layout(system)
-    gone = [kept for kept in system.deployments if kept.id in {v.deployment for v in judge(system, keep) if not v.kept}]
-    if not gone:
+    judged = {verdict.deployment for verdict in judge(system, keep, min_free) if not verdict.kept}
+    gone = [kept for kept in system.deployments if kept.id in judged]
+    roots = surplus_roots(system)
+    if not gone and not roots:
         raise NothingToDo(f"no deployment is beyond the {keep} to keep")
-    steps = [step for kept in gone for step in _removal(system, kept)]
+    steps: list[Step] = [DeleteSubvolume(root) for root in roots]
+    steps += [step for kept in gone for step in _removal(system, kept, roots)]
     history = [AppendHistory(Event(now, "prune", kept.id)) for kept in gone]
-    said = tuple(f"{kept.id} is removed." for kept in gone)
+    said = (
+        *(f"{SNAPSHOTS}/{root}, which was left by a reset, is removed." for root in roots),
+        *(f"{kept.id} is removed." for kept in gone),
+    )
     return Plan(None, (*steps, *booting.collect(system), SyncFileSystem()), tuple(history), done=said)
 
 
@@ -265,10 +289,10 @@ def plan_pin(system: System, named: str, on: bool, now: str) -> Plan:
     return Plan(kept.id, (step, SyncFileSystem()), (history,), done=(said,))
 
 
-def _removal(system: System, kept: Deployment) -> list[Step]:
+def _removal(system: System, kept: Deployment, gone: tuple[str, ...] = ()) -> list[Step]:
     """Roots first: they are known by the deployment that they were made from."""
     used = names_in_use(system)
-    roots = [root.name for root in kept.roots if root.name not in used]
+    roots = [root.name for root in kept.roots if root.name not in used and root.name not in gone]
     mirrors = [name for name in SHOWN + SPARE if system.made_from(system.subvolumes.get(name)) == kept]
     # The entry goes after the deployment: without it, that could not be gone back to after a cut in between.
     steps: list[Step] = [DeleteSubvolume(name) for name in (*roots, *mirrors, kept.id)]

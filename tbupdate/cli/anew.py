@@ -14,6 +14,7 @@ from tbupdate.cli.conduct import changing, looking, now, refuse_reboot_elsewhere
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
+from tbupdate.config import Config
 from tbupdate.perform import perform
 from tbupdate.rootsteps import CommandFailed
 from tbupdate.site import Site
@@ -47,7 +48,7 @@ def snapshot(name: str | None, release: str | None, dry_run: bool) -> None:
         if dry_run:
             print_plan(plan, as_json=said.json)
             return
-        _make("snapshot", plan, site, said, rules.keep)
+        _make("snapshot", plan, site, said, rules)
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -102,7 +103,7 @@ def run_here(command: tuple[str, ...] | None, wishes: Wishes) -> None:
         # The result on standard output is for programs then.
         here = replace(site, output=2 if said.json else None)
         try:
-            _make("run" if command is not None else "upgrade", plan, here, said, rules.keep)
+            _make("run" if command is not None else "upgrade", plan, here, said, rules)
         except CommandFailed as failure:
             if not said.json:
                 raise
@@ -112,14 +113,14 @@ def run_here(command: tuple[str, ...] | None, wishes: Wishes) -> None:
     restart(wishes.reboot)
 
 
-def _make(what: str, plan: Plan, site: Site, said: Settings, keep: int) -> None:
+def _make(what: str, plan: Plan, site: Site, said: Settings, rules: Config) -> None:
     remark(plan)
     # A terminal is the command's alone, as long as it runs.
     shown = "none" if what != "snapshot" and said.progress == "auto" else said.progress
     with progress.shown(shown) as report:
         here = replace(site, progress=report)
         warnings = perform(plan, here, now())
-    warnings += retain(site, keep)
+    warnings += retain(site, rules)
     if not said.json:
         print_lines(plan.done)
     print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)

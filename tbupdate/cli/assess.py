@@ -44,7 +44,7 @@ def assess(then: str | None) -> None:
                 if not rules.health.commit:
                     raise NothingToDo(f"{system.trial.id} waits for a person to commit it")
                 carry_out("commit", planning.plan_commit(system, now()), site, said)
-                for warning in retain(site, rules.keep):
+                for warning in retain(site, rules):
                     warn(warning)
                 return
             reason = health.why_unhealthy(health.kept()) or "the boot was not completed"

@@ -12,9 +12,9 @@ import click
 
 from tbdiff import progress
 from tbdiff.console import safe
-from tbdiff.errors import Rejected
-from tbupdate import config, conversion, history, journal, layout, lock, planning, upkeep
+from tbupdate import config, conversion, history, journal, layout, lock, planning, resetting, upkeep
 from tbupdate.cli.conduct import (
+    ask,
     carry_out,
     changing,
     looking,
@@ -55,6 +55,27 @@ def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, dr
 
 
 @click.command()
+@click.argument("deployment", metavar="[ID]", required=False)
+@click.option("--reboot", is_flag=True, help="Reboot into it at once.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
+@everywhere
+def reset(deployment: str | None, *, reboot: bool, dry_run: bool) -> None:
+    """Go back to the first deployment that is kept, or to ID, as it was deployed: without any local changes."""
+    said = settings()
+    rules = config.load(said.config)
+    with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:
+        refuse_reboot_elsewhere(system, reboot)
+        there = resetting.find_target(system, deployment)
+        plan = resetting.plan_reset(system, there, now())
+        if dry_run:
+            print_plan(plan, as_json=said.json)
+            return
+        ask(f"{there.id} boots next, as it was deployed; all that was changed in its root since is lost. Do it?", said)
+        carry_out("reset", plan, site, said, rules)
+    restart(reboot)
+
+
+@click.command()
 @everywhere
 def commit() -> None:
     """Keep the deployment that runs on trial."""
@@ -63,7 +84,7 @@ def commit() -> None:
     with working(said) as site, changing(site) as system:
         plan = planning.plan_commit(system, now())
         warnings = perform(plan, site, now())
-        warnings += retain(site, rules.keep)
+        warnings += retain(site, rules)
         print_done("commit", plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
@@ -74,18 +95,21 @@ def commit() -> None:
 def prune(keep: int | None, *, dry_run: bool) -> None:
     """Remove the deployments that are beyond the newest few."""
     said = settings()
-    keep = keep or config.load(said.config).keep
+    rules = config.load(said.config)
+    rules = rules.model_copy(update={"keep": keep or rules.keep})
     with working(said) as site, looking(site) if dry_run else changing(site) as system:
         planning.require_layout(system)
         if dry_run:
-            verdicts = upkeep.judge(system, keep)
+            verdicts = upkeep.judge(system, rules.keep, rules.space.min_free)
             if said.json:
                 shown = [{"id": v.deployment, "kept": v.kept, "why": v.why} for v in verdicts]
-                print_json({"keep": keep, "deployments": shown})
+                free = {"free": system.space.data, "min_free": rules.space.min_free}
+                print_json({"keep": rules.keep, "deployments": shown} | free)
             else:
                 print_lines(f"{'stays' if v.kept else 'goes ':6} {v.deployment}: it {v.why}" for v in verdicts)
             return
-        carry_out("prune", upkeep.plan_prune(system, keep, now()), site, said)
+        plan = upkeep.plan_prune(system, rules.keep, now(), rules.space.min_free)
+        carry_out("prune", plan, site, said, rules)
 
 
 @click.command()
@@ -132,7 +156,7 @@ def init(root: str | None, *, dry_run: bool, undo: bool) -> None:
             print_plan(plan, as_json=said.json)
         if dry_run:
             return
-        _ask("Do it?", said)
+        ask("Do it?", said)
         with progress.shown(said.progress) as report:
             warnings = perform(plan, replace(site, progress=report), now())
         print_done("init", plan.deployment, site.survey(), warnings, as_json=said.json)
@@ -147,17 +171,8 @@ def _undo_init(said: Settings, dry_run: bool) -> None:
             print_plan(plan, as_json=said.json)
         if dry_run:
             return
-        _ask("Undo it?", said)
+        ask("Undo it?", said)
         carry_out("undo", plan, site, said)
-
-
-def _ask(question: str, said: Settings) -> None:
-    if said.yes:
-        return
-    if not os.isatty(0) or said.json:
-        raise Rejected("this needs a yes, and there is nobody to ask; nothing was changed", "Say --yes.")
-    if not click.confirm(question):
-        raise Rejected("not wanted; nothing was changed")
 
 
 def _has_root(top: str) -> bool:

@@ -9,16 +9,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import click
+
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbupdate import booting, journal, lock, planning, upkeep
+from tbupdate import booting, journal, lock, planning, space, subvolumes, upkeep
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import print_done, print_lines, warn
+from tbupdate.config import Config
 from tbupdate.journal import NO_LOG, Tail
 from tbupdate.perform import perform
 from tbupdate.site import Site
 from tbupdate.status import interrupted
 from tbupdate.steps import Plan
+from tbupdate.syscalls import sync
 from tbupdate.system import System
+
+ROOM_COMES_BACK = 60
 
 
 @contextlib.contextmanager
@@ -68,10 +74,12 @@ def _log_of_the_fallen(site: Site, system: System) -> Tail:
     return journal.of_deployment(failed.id, site.path(failed.roots[0].name) if failed.roots else None)
 
 
-def carry_out(what: str, plan: Plan, site: Site, said: Settings) -> None:
-    """Perform a plan, and say how it ended."""
+def carry_out(what: str, plan: Plan, site: Site, said: Settings, rules: Config | None = None) -> None:
+    """Perform a plan, and say how it ended; with `rules`, retention follows."""
     remark(plan)
     warnings = perform(plan, site, now())
+    if rules is not None:
+        warnings += retain(site, rules)
     if not said.json:
         print_lines(plan.done)
     print_done(what, plan.deployment, site.survey(), warnings, as_json=said.json)
@@ -83,14 +91,41 @@ def remark(plan: Plan) -> None:
         warn(note)
 
 
-def retain(site: Site, keep: int) -> tuple[str, ...]:
+def retain(site: Site, rules: Config) -> tuple[str, ...]:
     """Retention after a change that is done: what fails here has not made that fail."""
+    warnings: tuple[str, ...] = ()
     try:
-        return perform(upkeep.plan_prune(site.survey(), keep, now()), site, now())
+        while True:
+            plan = upkeep.plan_prune(site.survey(), rules.keep, now(), rules.space.min_free)
+            warnings += perform(plan, site, now())
+            _await_room(site, rules.space.min_free)
     except NothingToDo:
-        return ()
+        return warnings
     except Stop as stop:
-        return (f"old deployments could not be removed: {stop}",)
+        return (*warnings, f"old deployments could not be removed: {stop}")
+
+
+def _await_room(site: Site, wanted: int) -> None:
+    """Btrfs gives the room of what was deleted back after a while; how much it is must be known to go on."""
+    limit = time.monotonic() + ROOM_COMES_BACK
+    cleaning = wanted > 0
+    while cleaning:
+        # What the cleaner let go of is free when that, too, is on the disk.
+        cleaning = subvolumes.is_cleaning(site.top) and time.monotonic() < limit
+        sync(site.top)
+        if space.measure(site.top).data >= wanted:
+            return
+        time.sleep(0.2)
+
+
+def ask(question: str, said: Settings) -> None:
+    """Reject unless a person, or --yes, says yes."""
+    if said.yes:
+        return
+    if not os.isatty(0) or said.json:
+        raise Rejected("this needs a yes, and there is nobody to ask; nothing was changed", "Say --yes.")
+    if not click.confirm(question):
+        raise Rejected("not wanted; nothing was changed")
 
 
 def refuse_reboot_elsewhere(system: System, reboot: bool) -> None:

@@ -112,5 +112,5 @@ def deploy_images(
         remark(plan)
         with progress.shown(said.progress) as report:
             warnings = perform(plan, replace(site, image=opened, progress=report), now())
-        warnings += retain(site, rules.keep)
+        warnings += retain(site, rules)
         print_done(done, plan.deployment, site.survey(), warnings, as_json=said.json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tbdiff.errors import Rejected
-from tbupdate import upkeep
+from tbdiff.errors import NothingToDo, Rejected
+from tbupdate import resetting, upkeep
 from tests import bootable, bootpart, device, systems
 from tests.bootable import INITRD, Device
 from tests.conftest import MakeBtrfs
@@ -118,4 +119,32 @@ def test_run_cut_after_every_step(dev: Device) -> None:
             if switched:
                 dev.run(dev.plan_rollback())
                 dev.run(upkeep.plan_remove(dev.survey(), str(made.deployment), NOW))
+    raise AssertionError("a plan of a hundred steps")
+
+
+def test_a_reset_boots_a_fresh_root_by_its_own_entry(dev: Device) -> None:
+    (dev.top / "snapshots/root/etc/mine").write_text("x")
+    first = dev.survey().marks.good
+    dev.run(systems.plan_run(dev.top, "sh", "-c", NEW_KERNEL, system=dev.survey()))
+    dev.run(dev.plan_commit())
+    for count in range(100):
+        system = dev.survey()
+        plan = resetting.plan_reset(system, resetting.find_target(system, None), NOW)
+        if count > len(plan.every_step):
+            return
+        dev.run_first(plan, count)
+        dev.repair()
+        check_settled(dev.top)
+        system = dev.survey()
+        assert system.choice is not None
+        assert system.default is not None
+        assert system.choice.default == system.default.id
+        dev.run(resetting.plan_reset(system, resetting.find_target(system, None), NOW))
+        system = dev.survey()
+        assert (system.default.id, system.pending) == (first, None)  # type: ignore[union-attr]
+        assert not (dev.top / "snapshots/root/etc/mine").exists()
+        (dev.top / "snapshots/root/etc/mine").write_text("x")
+        with contextlib.suppress(NothingToDo):
+            dev.run(upkeep.plan_prune(dev.survey(), 99, NOW))
+        dev.run(dev.plan_rollback("run"))
     raise AssertionError("a plan of a hundred steps")

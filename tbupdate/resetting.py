@@ -1,0 +1,66 @@
+"""Decide how a device goes back to a deployment as that was deployed, without what was changed since. Pure."""
+
+from __future__ import annotations
+
+from tbdiff.errors import Rejected
+from tbupdate import booting, marks
+from tbupdate.boot.chooser import Choice
+from tbupdate.history import Event
+from tbupdate.layout import SNAPSHOTS
+from tbupdate.mirrors import held_names, settle, way_back
+from tbupdate.planning import (
+    find,
+    free_roots,
+    names_in_use,
+    refuse_during_trial,
+    refuse_foreign_names,
+    require_layout,
+)
+from tbupdate.steps import AppendHistory, DeleteSubvolume, MakeSnapshot, Plan, SetMark, Step, SyncFileSystem
+from tbupdate.system import Deployment, System
+
+
+def find_target(system: System, named: str | None) -> Deployment:
+    """The deployment that is meant: the named one, else the first of those that are kept."""
+    require_layout(system)
+    if named is not None:
+        return find(system, named)
+    if not system.deployments:
+        raise Rejected("no deployment is kept that one could go back to; nothing was changed", "See: tb-update doctor")
+    return system.deployments[0]
+
+
+def plan_reset(system: System, there: Deployment, now: str) -> Plan:
+    """A fresh root of a deployment boots next; its other roots, with all that was changed in them, go."""
+    require_layout(system)
+    refuse_foreign_names(system)
+    refuse_during_trial(system)
+    used = names_in_use(system)
+    old = [root for root in there.roots if root.name not in used]
+    for root in old:
+        if root.nested:
+            raise Rejected(
+                f"{SNAPSHOTS}/{root.name} holds the subvolume {root.nested[0]}; nothing was changed",
+                "Move that out of it, or delete it yourself.",
+            )
+    # What is not used goes first: the hook in the initramfs must not find it once the boot loader has been told.
+    steps: list[Step] = [DeleteSubvolume(root.name) for root in old]
+    held = {name: of for name, of in held_names(system).items() if name not in {root.name for root in old}}
+    fresh = next(name for name in free_roots(there.id) if name not in held)
+    held[fresh] = there.id
+    steps += [MakeSnapshot(there.id, fresh), SyncFileSystem(), *booting.add_missing(system, there)]
+    good, choice = system.marks.good, booting.on_trial(system, there.id)
+    if system.is_committed(there):
+        good, choice = there.id, Choice(there.id, back=way_back(system, there.id, there.id))
+    else:
+        steps += [*booting.give_tries(system, there.id), SyncFileSystem()]
+    steps += booting.switch(system, fresh, choice)
+    if good != system.marks.good:
+        steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
+    names = settle(held, fresh, way_back(system, there.id, good), used)
+    event = Event(now, "reset", there.id, more={"from": system.default.id if system.default else None})
+    left = booting.drop_tries(system, system.staged) if system.staged != there else ()
+    notes = []
+    if any(root.name in used for root in there.roots) and system.booted_id is not None:
+        notes.append("The root that runs is removed by the first deploy, commit or prune after the reboot.")
+    return Plan(there.id, tuple(steps), (*left, *names, SyncFileSystem(), AppendHistory(event)), tuple(notes))
