@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tbdiff.errors import Rejected
-from tbupdate import booting, marks
+from tbupdate import booting, carrying, marks
 from tbupdate.boot.chooser import Choice
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
@@ -44,7 +44,8 @@ def plan_reset(system: System, there: Deployment, now: str) -> Plan:
                 "Move that out of it, or delete it yourself.",
             )
     # What is not used goes first: the hook in the initramfs must not find it once the boot loader has been told.
-    steps: list[Step] = [DeleteSubvolume(root.name) for root in old]
+    # Nor is anything to be brought to it that was changed since a deploy.
+    steps: list[Step] = [*carrying.forget_all(system), *(DeleteSubvolume(root.name) for root in old)]
     held = {name: of for name, of in held_names(system).items() if name not in {root.name for root in old}}
     fresh = next(name for name in free_roots(there.id) if name not in held)
     held[fresh] = there.id

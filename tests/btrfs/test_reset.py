@@ -12,6 +12,7 @@ import pytest
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.tree import read_tree
 from tbupdate import planning, resetting, upkeep
+from tbupdate.layout import carried
 from tbupdate.steps import Plan
 from tbupdate.system import survey
 from tests import device
@@ -77,6 +78,15 @@ def test_a_subvolume_in_a_root_is_not_lost(btrfs: Path) -> None:
     assert first is not None
     with pytest.raises(Rejected, match="holds the subvolume data"):
         plan_reset(btrfs, first.id)
+
+
+def test_what_is_staged_waits_for_no_local_changes_any_more(btrfs: Path) -> None:
+    initialised(btrfs)
+    staged = deploy(btrfs, TinyImage("second", "2.0"))
+    assert carried(staged) in device.names(btrfs)
+    run(btrfs, plan_reset(btrfs, staged))
+    assert carried(staged) not in device.names(btrfs)
+    check_settled(btrfs)
 
 
 @pytest.mark.parametrize("named", [None, "current"])
