@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tbdiff.entry import Listing
+from tbdiff.entry import Listing, printable
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
 from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
-from tbupdate.localchanges import carriage
+from tbupdate.localchanges import carriage, conflicts
 from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel
 from tbupdate.signals import held_back
 from tbupdate.site import Site
@@ -197,10 +197,13 @@ def _append_history(event: history.Event, site: Site) -> None:
 
 
 def _named(event: history.Event, site: Site) -> history.Event:
-    """The event, with the image's digest where it was not known before the image was read."""
-    if event.more.get("image_digest") != "" or site.image is None:
-        return event
-    return replace(event, more=event.more | {"image_digest": site.image.digest})
+    """The event, with what was not known before the image was read: its digest, and where local changes conflict."""
+    more = dict(event.more)
+    if more.get("image_digest") == "" and site.image is not None:
+        more["image_digest"] = site.image.digest
+    if event.event == "deploy" and event.deployment is not None:
+        more["conflicts"] = [f"/{printable(one.path)}" for one in conflicts.read(site.record(event.deployment))]
+    return replace(event, more=more)
 
 
 def _do_with_subvolumes(step: Step, site: Site) -> None:

@@ -136,7 +136,7 @@ def show_history() -> None:
         shown = {key: ", ".join(value) if isinstance(value, list) else str(value) for key, value in event.items()}
         said_more = [
             f"{key} {shown[key]}"
-            for key in ("from", "release", "signers", "interrupted", "reason", "why", "boot", "logged")
+            for key in ("from", "release", "signers", "interrupted", "reason", "why", "boot", "logged", "conflicts")
             if key in shown
         ]
         head = (

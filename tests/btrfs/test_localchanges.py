@@ -279,6 +279,8 @@ def test_local_changes_come_to_the_new_root(changed: Device) -> None:
         assert len([warning for warning in done["warnings"] if warning.startswith(f"/{path}: ")]) == 1
     assert "8 conflicts of local changes" in dev("status")
     assert "8 conflicts of local changes" in dev("list")
+    assert set(dev.json("history")["events"][-1]["conflicts"]) == {f"/{path}" for path in CONFLICTS}
+    assert "/etc/clash, " in dev("history")
     assert "conflict: /etc/clash: changed here and in the image" in dev("changes")
     assert shown(dev)["etc/clash"][2] == "carried", "they are local changes of the new root"
     assert dev.json("verify", "current")["whole"]
