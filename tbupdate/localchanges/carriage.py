@@ -13,9 +13,9 @@ from tbdiff.tree import Progress, read_tree
 from tbupdate import record, subvolumes
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.localchanges import conflicts
-from tbupdate.localchanges.difference import Deployed, Difference, find
+from tbupdate.localchanges.difference import Deployed, Difference, base_nodes, find
 from tbupdate.localchanges.merge import Sides, unchanged
-from tbupdate.localchanges.policy import Policy
+from tbupdate.localchanges.policy import Fate, Policy
 from tbupdate.localchanges.transfer import Transfer
 from tbupdate.site import Site
 from tbupdate.steps import CarryLocal
@@ -61,11 +61,12 @@ def perform(step: CarryLocal, site: Site) -> None:
 def open_deployed(tree: str, directory: str, progress: Progress) -> Deployed:
     """A deployment with its listing: as written down while nothing was changed in it, else read anew."""
     known = record.read(directory)
+    by_image = known is None or bool(known.image_digest or known.made_by)
     if known is not None and known.seal == subvolumes.seal(tree):
         listing = record.read_listing(directory, known.tree)
         if listing is not None:
-            return Deployed(Path(tree), listing)
-    return Deployed(Path(tree), read_tree(Path(tree), progress=progress))
+            return Deployed(Path(tree), listing, by_image)
+    return Deployed(Path(tree), read_tree(Path(tree), progress=progress), by_image)
 
 
 def carry(way: Way, policy: Policy, directory: str | None) -> tuple[conflicts.Conflict, ...]:
@@ -75,7 +76,9 @@ def carry(way: Way, policy: Policy, directory: str | None) -> tuple[conflicts.Co
         return ()
     with Transfer(way.since or way.deployed.tree, way.ours, way.root) as transfer:
         sides, merged = transfer.merged(found)
-        disputed = {path: one.why for path, one in merged.items() if one.why is not None}
+        disputed = {
+            path: one.why for path, one in merged.items() if one.why is not None and not _is_own(way, found, path)
+        }
         # What is changed after the deploy comes too late to be refused.
         if disputed and policy.reject and way.since is None:
             raise Rejected(_refusal(disputed), "Change these files back, or say what counts in [local] of config.toml.")
@@ -89,7 +92,7 @@ def carry(way: Way, policy: Policy, directory: str | None) -> tuple[conflicts.Co
 def _found(way: Way, policy: Policy) -> Mapping[bytes, Difference]:
     now = find(way.deployed, way.ours, policy.follows)
     if way.since is None:
-        return now
+        return now | _own(way.deployed, policy, now)
     then = find(way.deployed, way.since, policy.follows)
     found = {}
     for path in now.keys() | then.keys():
@@ -99,6 +102,20 @@ def _found(way: Way, policy: Policy) -> Mapping[bytes, Difference]:
         if not unchanged(old, new):
             found[path] = Difference(old, new)
     return found
+
+
+def _is_own(way: Way, found: Mapping[bytes, Difference], path: bytes) -> bool:
+    """Whether the machine's own counts without a question: nothing is known that the image could have changed."""
+    return not way.deployed.by_image and way.since is None and path in found and found[path].base is None
+
+
+def _own(deployed: Deployed, policy: Policy, now: Mapping[bytes, Difference]) -> dict[bytes, Difference]:
+    """What is the machine's own, whoever made it: `init` took it in with all else, and no image can know of it."""
+    if deployed.by_image:
+        return {}
+    own = {path for path in deployed.listing.entries.paths if policy.fate(path) is Fate.BOTH_WAYS}
+    held = base_nodes(deployed.listing, own) | {path: one.ours for path, one in now.items() if path in own}
+    return {path: Difference(None, node) for path, node in held.items() if node is not None}
 
 
 def _version(transfer: Transfer, path: bytes, sides: Mapping[bytes, Sides]) -> bytes | None:

@@ -33,10 +33,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Deployed:
-    """A deployment: its read-only subvolume, and the listing of that."""
+    """A deployment: its read-only subvolume, and the listing of that; whether it came by an image, as others will."""
 
     tree: Path
     listing: Listing
+    by_image: bool = True
 
 
 def find(deployed: Deployed, root: Path, wanted: Wanted, *, also_others: bool = False) -> dict[bytes, Difference]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import Device
+from tests.console import Device, set_up
 from tests.trees import build, directory, file, sock, symlink
 
 ODD = b"odd\n\xff"
@@ -345,3 +345,30 @@ def test_a_rollback_brings_the_old_changes_back_and_what_goes_both_ways_along(ch
     assert "root:$y$rotated:9::::::\n" in (root(dev) / "etc/shadow").read_text()
     assert "me:$y$mine:9::::::\n" in (root(dev) / "etc/shadow").read_text()
     assert not [name for name in os.listdir(dev.top / "snapshots") if "carried" in name]
+
+
+def test_what_is_the_machines_own_comes_along_from_an_installed_system(btrfs: Path, tmp_path: Path) -> None:
+    own = {
+        b"etc/machine-id": file(b"a" * 32),
+        b"etc/ssh/ssh_host_key": file(b"mine", mode=0o600),
+        b"etc/shadow": file(b"root:$y$1:1::::::\nold:*:1::::::\n", mode=0o640),
+        b"etc/hosts": file(b"installed"),
+    }
+    build(own, btrfs)
+    dev = set_up(btrfs, tmp_path)
+    (root(dev) / "etc/shadow").write_text("root:$y$2:1::::::\nold:*:1::::::\n")
+    image = {
+        b"etc/machine-id": file(b""),
+        b"etc/shadow": file(b"root:*:1::::::\nnew:*:1::::::\n", mode=0o640),
+        b"etc/hosts": file(b"of the image"),
+    }
+    build(image, dev.work / "image")
+    done = dev.json("deploy", dev.image(None, dev.work / "image", "3.0", device_types=("test",)))
+    etc = root(dev) / "etc"
+    assert (etc / "machine-id").read_text() == "a" * 32
+    assert (etc / "ssh/ssh_host_key").read_text() == "mine"
+    assert stat.S_IMODE((etc / "ssh/ssh_host_key").stat().st_mode) == 0o600
+    assert (etc / "shadow").read_text() == "root:$y$2:1::::::\nnew:*:1::::::\nold:*:1::::::\n"
+    assert (etc / "hosts").read_text() == "of the image"
+    assert done["deployments"][0]["conflicts"] == []
+    assert (etc / "ssh").is_dir()
