@@ -77,7 +77,7 @@ def carry(way: Way, policy: Policy, directory: str | None) -> tuple[conflicts.Co
     with Transfer(way.since or way.deployed.tree, way.ours, way.root) as transfer:
         sides, merged = transfer.merged(found)
         disputed = {
-            path: one.why for path, one in merged.items() if one.why is not None and not _is_own(way, found, path)
+            path: one.why for path, one in merged.items() if one.why is not None and not _is_own(way, policy, path)
         }
         # What is changed after the deploy comes too late to be refused.
         if disputed and policy.reject and way.since is None:
@@ -104,9 +104,9 @@ def _found(way: Way, policy: Policy) -> Mapping[bytes, Difference]:
     return found
 
 
-def _is_own(way: Way, found: Mapping[bytes, Difference], path: bytes) -> bool:
+def _is_own(way: Way, policy: Policy, path: bytes) -> bool:
     """Whether the machine's own counts without a question: nothing is known that the image could have changed."""
-    return not way.deployed.by_image and way.since is None and path in found and found[path].base is None
+    return not way.deployed.by_image and way.since is None and policy.fate(path) is Fate.BOTH_WAYS
 
 
 def _own(deployed: Deployed, policy: Policy, now: Mapping[bytes, Difference]) -> dict[bytes, Difference]:
