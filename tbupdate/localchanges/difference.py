@@ -45,15 +45,17 @@ def find(deployed: Deployed, root: Path, wanted: Wanted, *, also_others: bool = 
 
     Contents are read of `wanted` paths only; `also_others` says whether other paths are looked at at all.
     """
+    base: dict[bytes, Node] = {}
+    ours: dict[bytes, Node] = {}
     with Descent(root) as tree:
         paths = _candidates(deployed, root, tree)
-        looked = paths if also_others else {path for path in paths if wanted(path)}
-        ours = read_nodes(tree, [path for path in looked if wanted(path)])
-        if also_others:
-            ours |= read_nodes(tree, [path for path in looked if not wanted(path)], contents=False)
-    base = base_nodes(deployed.listing, looked)
+        for contents in (True, False) if also_others else (True,):
+            # Names of one inode count together where they are looked at together, on both sides.
+            looked = {path for path in paths if wanted(path) is contents}
+            base |= base_nodes(deployed.listing, looked)
+            ours |= read_nodes(tree, looked, contents=contents)
     found = {}
-    for path in looked:
+    for path in base.keys() | ours.keys():
         old, new = base.get(path), ours.get(path)
         if old is not None and new is not None and not new.entry.digest:
             new = replace(new, entry=_unread(old.entry, new.entry))

@@ -50,6 +50,8 @@ def test_every_kind_of_change_is_found(dev: Device) -> None:
             b"etc/other-twin": file(b"twin", group="g"),
             b"var/log/old": file(b"log"),
             b"usr/same": file(b"same"),
+            b"etc/apart": file(b"apart", group="a"),
+            b"usr/apart": file(b"apart", group="a"),
         },
         dev.work / "t1",
     )
@@ -73,6 +75,7 @@ def test_every_kind_of_change_is_found(dev: Device) -> None:
     (at / "etc/.hidden").write_text("dot")
     (at / "etc/twin").write_text("both")
     os.link(at / "etc/mode", at / "etc/mode-too")
+    (at / "etc/apart").chmod(0o600)
     (at / "var/log/new").write_text("line")
     (at / "var/log/old").write_text("a new line")
     (at / "etc/shadow").write_text("root:x:1::::::\n")
@@ -84,6 +87,8 @@ def test_every_kind_of_change_is_found(dev: Device) -> None:
         "etc/system": ("changed", ("content", "time"), carried),
         "etc/mode": ("changed", ("mode", "links"), carried),
         "etc/mode-too": ("added", ("file",), carried),
+        "etc/apart": ("changed", ("mode",), carried),
+        "usr/apart": ("changed", ("mode",), "dropped"),
         "etc/owner": ("changed", ("owner",), carried),
         "etc/attribute": ("changed", ("attributes",), carried),
         "etc/touched": ("changed", ("time",), carried),
