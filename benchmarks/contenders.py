@@ -79,6 +79,18 @@ def _deployed(options: str) -> Way:
     )
 
 
+def _exported(options: str) -> Way:
+    """Where the target is what was changed on a device, and kept there: what that knows of both is written down."""
+    root = "{top}/snapshots/root"
+    return replace(
+        _tbdiff(options),
+        prepare=f"{UPDATE} init --yes --top {{top}} --root $(realpath --relative-to={{top}} {{base}}) && "
+        f"{TBDIFF} create --effort fast {{base}} {{target}} -o {{image}} && {TBDIFF} apply {{image}} {root} && "
+        f"{UPDATE} snapshot --top {{top}}",
+        create=f"{UPDATE} export {options} --encoders all --top {{top}} -o {{image}}",
+    )
+
+
 # What a build host keeps from its last release.
 KEPT = "--listings {work}/listings"
 
@@ -114,6 +126,7 @@ CONTENDERS = (
     Contender("tb-update deploy", _deployed("")),
     Contender("tb-update deploy common", _deployed("--encoders common")),
     Contender("tb-update deploy fast", _deployed("--effort fast")),
+    Contender("tb-update export", _exported("")),
     Contender(
         "tbdiff, listings kept",
         replace(_tbdiff(KEPT), prepare=f"{TBDIFF} create {KEPT} {{base}} {{base}} -o {{image}}"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbdiff.entry import printable
-from tbupdate import layout, record, space, subvolumes, trust
+from tbupdate import fstab, layout, record, space, subvolumes, trust
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.config import Config
@@ -20,6 +20,18 @@ from tbupdate.system import System
 LEAST_DATA = 256 << 20
 LEAST_METADATA = 64 << 20
 _FILE_MAX = 1 << 20
+LOOK_MAX = 20_000
+# Where systems keep what is not theirs, and who puts it there.
+WRITTEN = {
+    "home": "people write to",
+    "root": "people write to",
+    "srv": "services write to",
+    "var/log": "programs write their logs to",
+    "var/lib/docker": "containers write to",
+    "var/lib/containers": "containers write to",
+    "var/lib/postgresql": "a database writes to",
+    "var/lib/mysql": "a database writes to",
+}
 _SUBVOLUME_OPTION = re.compile(r"(?:^|[,\s=])(subvol(?:id)?=[^,\s]*)")
 
 
@@ -40,7 +52,7 @@ def examine(system: System, site: Site, boot: str | None, config: Config) -> lis
         begun = "was begun and interrupted" if system.marks.deploying else "is not there"
         return [Finding("layout", f"the layout {begun}", "Run: tb-update init")]
     found = [*_layout(system), *_records(system, top), *_options(top, boot, system), *_nested(system)]
-    found += _facilities(system, top, config)
+    found += [*_facilities(system, top, config), *_writers(system, top)]
     found += _booting(system, site.chooser, boot)
     return sorted(found, key=lambda one: one.notice)
 
@@ -166,6 +178,40 @@ def _nested(system: System) -> Iterator[Finding]:
                 f"snapshots/{name} holds other subvolumes ({inside}): no update or rollback carries them along",
                 "Move them out of snapshots/, and mount them from /etc/fstab.",
             )
+
+
+def _writers(system: System, top: str) -> Iterator[Finding]:
+    """Data in the root stays behind at an update, and makes each snapshot larger."""
+    root = os.path.join(top, layout.SNAPSHOTS, layout.ROOT)
+    outside = {line.point for line in fstab.outside(fstab.read(root))}
+    if layout.ROOT not in system.subvolumes:
+        return
+    since = subvolumes.made(root)
+    for place, what in WRITTEN.items():
+        above = f"/{place}".split("/")
+        if outside & {"/".join(above[:n]) for n in range(2, len(above) + 1)}:
+            continue
+        if _newer(os.path.join(root, place), since):
+            yield Finding(
+                "writers",
+                f"{what} /{place}, which is part of the root: what is there stays behind at an update",
+                f"Give /{place} a subvolume of its own beside snapshots/, and mount it from /etc/fstab.",
+                notice=True,
+            )
+
+
+def _newer(directory: str, since: float) -> bool:
+    """Whether there is a file in a directory that was written after a time; as far as a look into it may take."""
+    left = LOOK_MAX
+    for above, directories, files in os.walk(directory):
+        directories[:] = [name for name in directories if not os.path.ismount(os.path.join(above, name))]
+        for name in files:
+            left -= 1
+            if left < 0:
+                return False
+            if os.lstat(os.path.join(above, name)).st_ctime > since:
+                return True
+    return False
 
 
 def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:

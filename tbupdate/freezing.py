@@ -43,10 +43,7 @@ from tbupdate.steps import (
 )
 from tbupdate.system import Deployment, Subvolume, System
 
-# A command sees the boot partition as the tree's own directory; the others are mounted for every command anew.
-NOT_OUTSIDE = ("/boot", "/efi", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 - a name in a table
 MEMORY = ("tmpfs", "ramfs")
-NO_FILE_SYSTEM = ("swap", "proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "efivarfs", "debugfs", "none")
 
 
 @dataclass(frozen=True)
@@ -156,10 +153,7 @@ def stands(lines: Iterable[fstab.Line], system: System, file_system: str, deploy
     ours |= {line.device for line in lines if line.point == "/"}
     paths = {place.path: place.path for place in system.elsewhere} | {str(one.id): one.path for one in system.elsewhere}
     found: dict[str, Stand] = {}
-    for line in lines:
-        inside = any(line.point == place or line.point.startswith(f"{place}/") for place in NOT_OUTSIDE)
-        if inside or line.point == "/" or not line.point.startswith("/") or line.kind in NO_FILE_SYSTEM:
-            continue
+    for line in fstab.outside(lines):
         path = paths.get(fstab.subvolume_of(line) or "") if line.kind == "btrfs" and line.device in ours else None
         if path is not None:
             number = len(found)

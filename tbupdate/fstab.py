@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+_NOT_OUTSIDE = ("/boot", "/efi", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 - a name in a table
+_NO_FILE_SYSTEM = ("swap", "proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "efivarfs", "debugfs", "none")
 _OPTION = re.compile(r"subvol(?:id)?=")
 
 
@@ -67,6 +70,16 @@ def lines(text: str) -> list[Line]:
         if len(fields) > 2:
             options = tuple((fields[3] if len(fields) > 3 else "defaults").split(","))
             found.append(Line(fields[0], os.path.normpath(fields[1]), fields[2], options))
+    return found
+
+
+def outside(table: Iterable[Line]) -> list[Line]:
+    """The lines that mount something over a directory of the root; not the boot partition, nor what is the kernel's."""
+    found = []
+    for line in table:
+        inside = any(line.point == place or line.point.startswith(f"{place}/") for place in _NOT_OUTSIDE)
+        if line.point.startswith("/") and line.point != "/" and not inside and line.kind not in _NO_FILE_SYSTEM:
+            found.append(line)
     return found
 
 

@@ -19,7 +19,7 @@ from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvol
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.localchanges import carriage, conflicts
-from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel
+from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel, TellHidden
 from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
@@ -181,7 +181,7 @@ def do(step: Step, site: Site) -> None:
             | Exchange()
         ):
             _do_with_subvolumes(step, site)
-        case EmptyTemporary() | TakeInKernel() | RunCommand() | ReadChanges():
+        case EmptyTemporary() | TakeInKernel() | RunCommand() | ReadChanges() | TellHidden():
             rootsteps.do(step, site)
         case _:
             bootsteps.do(step, site)

@@ -16,6 +16,7 @@ from tbupdate.journal import NO_LOG, Tail
 from tbupdate.layout import CURRENT, coming, kept_root, partial
 from tbupdate.mirrors import held_names, settle, way_back
 from tbupdate.record import Record
+from tbupdate.rootvocabulary import TellHidden
 from tbupdate.steps import (
     AppendHistory,
     ApplyImage,
@@ -84,6 +85,7 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
         Rename(unfinished, new),
         MakeSnapshot(new, kept_root(new)),
         *carrying.carry(system, new),
+        TellHidden(kept_root(new)),
         MakeSnapshot(new, coming(CURRENT), read_only=True),
         *booting.give_tries(system, new),
         SyncFileSystem(),

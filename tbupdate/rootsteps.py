@@ -7,13 +7,13 @@ import shlex
 import shutil
 from pathlib import Path
 
-from tbdiff.entry import Listing, serialise
+from tbdiff.entry import Listing, printable, serialise
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.generation import read_changed
 from tbdiff.tree import read_tree
-from tbupdate import record, sandbox, subvolumes
+from tbupdate import fstab, record, sandbox, subvolumes
 from tbupdate.boot import kernel
-from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, Stand, TakeInKernel
+from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, Stand, TakeInKernel, TellHidden
 from tbupdate.site import Site
 from tbupdate.steps import Step
 from tbupdate.syscalls import sync
@@ -42,6 +42,8 @@ def do(step: Step, site: Site) -> None:
             _take_in_kernel(step, site)
         case RunCommand():
             _run(step, site)
+        case TellHidden(name):
+            _tell_hidden(site.path(name), site)
         case ReadChanges():
             _read_changes(step, site)
         case _:
@@ -111,6 +113,20 @@ def _run(step: RunCommand, site: Site) -> None:
             )
         if subvolumes.seal(path) != seal:
             site.remarks.append(f"what the command wrote to {stand.point} is lost: that is no part of the system.")
+
+
+def _tell_hidden(root: str, site: Site) -> None:
+    points = [os.fsencode(line.point.lstrip("/")) for line in fstab.outside(fstab.read(root))]
+    if site.listing is None or not points:
+        return
+    paths = list(site.listing.entries.paths)
+    for point in sorted(set(points)):
+        count = sum(path.startswith(point + b"/") for path in paths)
+        if count:
+            site.remarks.append(
+                f"the new system brings {count} files and directories below /{printable(point)}, over which /etc/fstab "
+                "mounts something else: they stay hidden, and nothing there is changed"
+            )
 
 
 def _mounted(stand: Stand, copy: str | None) -> sandbox.Mounted:

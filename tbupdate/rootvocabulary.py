@@ -31,6 +31,16 @@ class TakeInKernel:
 
 
 @dataclass(frozen=True)
+class TellHidden:
+    """Say it where a new system brings files that its root will not show: something is mounted over them."""
+
+    root: str
+
+    def __str__(self) -> str:
+        return f"look for files that what /etc/fstab in {SNAPSHOTS}/{self.root} mounts would hide"
+
+
+@dataclass(frozen=True)
 class Stand:
     """What a command finds at a mount point outside of the root: a subvolume's throw-away copy, memory, or a view.
 

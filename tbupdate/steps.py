@@ -21,7 +21,7 @@ from tbupdate.bootvocabulary import (
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.record import Record
-from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel
+from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel, TellHidden
 
 
 @dataclass(frozen=True)
@@ -306,6 +306,7 @@ Step = (
     | TakeInKernel
     | RunCommand
     | ReadChanges
+    | TellHidden
 )
 
 
