@@ -97,7 +97,9 @@ class Image(OpenedImage):
             raise Rejected("the image's metadata is too large to be read")
         delta = wire.decode(streams.read(META, streams.left(META)))
         streams.release(META)
-        return Changes(delta, labels.decode(streams.read(LABELS, streams.left(LABELS)), delta))
+        names = labels.decode(streams.read(LABELS, streams.left(LABELS)), delta)
+        streams.release(LABELS)
+        return Changes(delta, names)
 
     def apply(
         self, tree: Path, base: Listing | None = None, progress: Progress = quiet, expect: Expect = anything

@@ -192,7 +192,8 @@ def merged(old: Entry | None, stated: Entry, fields: Field, path: bytes) -> Entr
     if old.kind is not stated.kind:
         raise Rejected("the image takes an entry for one of another kind")
     return Entry(
-        path=path,
+        # One and the same object, where it is: paths are most of what a listing takes.
+        path=old.path if old.path == path else path,
         kind=old.kind,
         mode=stated.mode if fields & Field.MODE else old.mode,
         uid=stated.uid if fields & Field.UID else old.uid,

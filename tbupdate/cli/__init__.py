@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tbdiff import __version__
-from tbdiff.console import Program
+from tbdiff.console import Program, give_memory_back
 from tbdiff.errors import Failed
 from tbupdate.cli.options import everywhere
 from tbupdate.cli.terminal import print_error
@@ -82,6 +82,7 @@ def _add_commands() -> None:
 
 def main() -> None:
     """Run one command, and end the process with its exit code."""
+    give_memory_back()
     sys.exit(PROGRAM.main(run))
 
 
