@@ -18,7 +18,7 @@ from tbdiff.tree import read_tree
 from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
-from tbupdate.localchanges import carriage, conflicts
+from tbupdate.localchanges import conflicts
 from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel, TellHidden
 from tbupdate.signals import held_back
 from tbupdate.site import Site
@@ -248,6 +248,8 @@ def _do_with_trees(step: Step, site: Site) -> None:
         case WriteRecord(known):
             _write_record(known, site)
         case CarryLocal():
+            from tbupdate.localchanges import carriage  # noqa: PLC0415 - its memory is not needed beside an image's
+
             carriage.perform(step, site)
 
 
@@ -316,6 +318,8 @@ def _write_record(known: record.Record, site: Site) -> None:
         }
     )
     record.write(site.record(known.id), filled, found)
+    # It is written down, and what follows needs memory too.
+    site.listing = None
 
 
 def _tidy(step: TidySnapshot, site: Site) -> None:

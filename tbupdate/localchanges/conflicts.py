@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +45,9 @@ class Conflict(pydantic.BaseModel):
 
 def name_for(path: bytes) -> str:
     """The file that keeps the image's version of `path`."""
-    name = urllib.parse.quote_from_bytes(path, safe="")
+    from urllib.parse import quote_from_bytes  # noqa: PLC0415 - most runs need none of its memory
+
+    name = quote_from_bytes(path, safe="")
     return name if len(name) <= _NAME_MAX and name != LIST else hashlib.sha256(path).hexdigest()
 
 

@@ -159,6 +159,26 @@ def test_a_device_is_updated_and_goes_back(corpus: Corpus, images: Images, tmp_p
         done(run("tbupdate", "verify", *options))
         done(run("tbupdate", "rollback", *options))
         assert differences(corpus.point_v2, corpus.top / "snapshots/root") == []
+        brings_a_user_along(corpus, images("tiny"), options)
+
+
+def brings_a_user_along(corpus: Corpus, image: Path, options: tuple[str | Path, ...]) -> None:
+    """Local changes by the system's own programs: what they change besides the accounts is a copy of these."""
+    root = corpus.top / "snapshots/root"
+    subprocess.run(["chroot", root, "useradd", "--no-create-home", "--groups", "audio", "me"], check=True)
+    subprocess.run(["chroot", root, "chpasswd", "-e"], input=b"me:$y$secret\n", check=True)
+    found = json.loads(run("tbupdate", "changes", "--json", *options).out)["changes"]
+    carried = {one["path"] for one in found if one["fate"] != "dropped"}
+    assert carried == {f"etc/{name}" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")}
+    done = run("tbupdate", "deploy", "--allow-unsigned", "--again", "--json", image, *options)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["deployments"][0]["conflicts"] == []
+    different = {line.split(":")[0].strip("'") for line in differences(corpus.tiny_v2, root)}
+    assert different == carried, different
+    said = subprocess.run(["chroot", root, "id", "-Gn", "me"], check=True, capture_output=True, text=True).stdout
+    assert said == "me audio\n"
+    assert subprocess.run(["chroot", root, "pwck", "-rq"]).returncode == 0
+    assert "me:$y$secret:" in (root / "etc/shadow").read_text()
 
 
 @contextmanager
