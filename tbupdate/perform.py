@@ -318,8 +318,6 @@ def _write_record(known: record.Record, site: Site) -> None:
         }
     )
     record.write(site.record(known.id), filled, found)
-    # It is written down, and what follows needs memory too.
-    site.listing = None
 
 
 def _tidy(step: TidySnapshot, site: Site) -> None:
