@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tbupdate import syscalls
+from tbupdate import programs, syscalls
 from tbupdate.boot.kernel import opened, read
 
 LINES = 40
@@ -74,21 +72,12 @@ def _read(place: list[str], boot: str) -> Tail:
     return Tail(tuple(_plain(lines)[-LINES:]), _field(last, "_BOOT_ID"), logged)
 
 
-def _journalctl(arguments: list[str]) -> bytes:
-    try:
-        told = subprocess.run(
-            ["journalctl", "--no-pager", "-q", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_LIMIT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return told.stdout if told.returncode == 0 else b""
+def _journalctl(arguments: list[str]) -> str:
+    told = programs.run(["journalctl", "--no-pager", "-q", *arguments], _LIMIT)
+    return told.out if told.code == 0 else ""
 
 
-def _field(told: bytes, name: str) -> str:
+def _field(told: str, name: str) -> str:
     try:
         return str(json.loads(told).get(name, ""))
     except (ValueError, AttributeError):
@@ -104,13 +93,12 @@ def _end_of_files(root: str) -> tuple[str, ...]:
         except OSError:
             continue
         if told.strip():
-            return tuple(_plain(told)[-LINES:])
+            return tuple(_plain(told.decode("utf-8", "replace"))[-LINES:])
     return ()
 
 
-def _plain(told: bytes) -> list[str]:
-    lines: Iterable[str] = told.decode("utf-8", "replace").splitlines()
-    return ["".join(c for c in line if c.isprintable()) for line in lines]
+def _plain(told: str) -> list[str]:
+    return ["".join(c for c in line if c.isprintable()) for line in told.splitlines()]
 
 
 def _is_inside(root: str, path: str) -> bool:

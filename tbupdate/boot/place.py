@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import subprocess
 
 from tbdiff.errors import Failed, Rejected
-from tbupdate import syscalls
+from tbupdate import programs, syscalls
 from tbupdate.mounts import Mount, read_mounts
 from tbupdate.signals import held_back
 
@@ -34,12 +33,10 @@ def mount_of(directory: str) -> Mount:
 def uuid_of(directory: str) -> str:
     """By what name the initramfs finds it."""
     source = mount_of(directory).source
-    told = subprocess.run(
-        ["blkid", "-p", "-s", "UUID", "-o", "value", source], check=False, capture_output=True, text=True
-    )
-    if not told.stdout.strip():
+    told = programs.run(["blkid", "-p", "-s", "UUID", "-o", "value", source])
+    if not told.out.strip():
         raise Failed(f"the boot partition {source} has no UUID that blkid knows")
-    return told.stdout.strip()
+    return told.out.strip()
 
 
 def flush(directory: str) -> None:

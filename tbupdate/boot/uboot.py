@@ -6,11 +6,11 @@ runs `altbootcmd` in place of `bootcmd`. Ours boots what stands in `back`: the d
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tbdiff.errors import Failed
+from tbupdate import programs
 from tbupdate.boot import place
 from tbupdate.boot.chooser import OURS, Choice, Coverage
 from tbupdate.boot.extlinux import Extlinux
@@ -38,16 +38,11 @@ class Environment:
 
     def read(self) -> dict[str, str] | None:
         """All variables; None where there is no environment that could be read."""
-        try:
-            told = subprocess.run(
-                ["fw_printenv", "-c", self.config], check=False, capture_output=True, text=True, errors="replace"
-            )
-        except FileNotFoundError:
-            return None
+        told = programs.run(["fw_printenv", "-c", self.config])
         # One kind of fw_printenv goes on with variables of its own when the sum is wrong.
-        if told.returncode != 0 or "CRC" in told.stderr:
+        if told.code != 0 or "CRC" in told.err:
             return None
-        return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+        return dict(line.split("=", 1) for line in told.out.splitlines() if "=" in line)
 
     def write(self, wanted: Mapping[str, str]) -> None:
         """Set variables, one after the other; those that are to be empty go."""
@@ -58,17 +53,10 @@ class Environment:
 
     def _set(self, name: str, value: str) -> None:
         # One variable at a time: of the two kinds of fw_setenv each has a format of its own for several.
-        told = subprocess.run(
-            ["fw_setenv", "-c", self.config, name, *([value] if value else [])],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
-        if told.returncode != 0:
-            said = (told.stderr or told.stdout).strip().splitlines()[-1:] or ["fw_setenv failed"]
+        told = programs.run(["fw_setenv", "-c", self.config, name, *([value] if value else [])])
+        if told.code != 0:
             raise Failed(
-                f"U-Boot's environment cannot be written: {said[0]}",
+                f"U-Boot's environment cannot be written: {told.last_line}",
                 f'See {self.config}, or set [boot] chooser = "extlinux" to do without it.',
             )
 
