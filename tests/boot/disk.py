@@ -212,13 +212,10 @@ def with_uboot(golden: Golden, folder: Path) -> Golden:
             f"DEFAULT installed\nLABEL installed\n  LINUX /vmlinuz-{older}\n  INITRD /initrd.img-{older}\n"
             f"  APPEND root=LABEL=system rootfstype=btrfs ro {OPTIONS}\n"
         )
-    made = uboot.built()
     with fat.open("wb") as file:
         file.truncate(16 * MIB)
     run("mkfs.vfat", "-n", "UBOOT", fat)
-    for name in uboot.ENVIRONMENTS:
-        run("mkenvimage", "-r", "-s", str(uboot.ENVIRONMENT_SIZE), "-o", folder / name, made / uboot.VARIABLES)
-        run("mcopy", "-i", fat, folder / name, "::")
+    run("mcopy", "-i", fat, *uboot.make_environments(folder), "::")
     run("truncate", "-s", f"+{16 * MIB}", image)
     run("parted", "-s", image, "mkpart", "primary", "fat16", f"{SIZE}B", "100%")
     run("dd", f"if={fat}", f"of={image}", f"seek={SIZE // MIB}", "bs=1M", "conv=notrunc")
