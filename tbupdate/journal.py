@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbupdate import programs, syscalls
 from tbupdate.boot.kernel import opened, read
@@ -26,6 +26,12 @@ class Tail:
     lines: tuple[str, ...] = ()
     boot: str = ""
     logged: str = ""
+
+    @property
+    def panic(self) -> str:
+        """Why the kernel panicked, if it says so."""
+        found = [re.search(r"Kernel panic - not syncing: (.+?)(?: \]---)?$", line) for line in self.lines]
+        return next((one[1] for one in reversed(found) if one is not None), "")
 
     def to_fields(self) -> dict[str, object]:
         """For the history."""
@@ -55,6 +61,12 @@ def of_deployment(deployment: str, root: str | None) -> Tail:
         if tail.lines:
             return tail
     return Tail(_end_of_files(root)) if root is not None else NO_LOG
+
+
+def of_panic(said: str, tail: Tail) -> Tail:
+    """The last words of a kernel, in place of the `tail` of that boot's log, which ends before them."""
+    lines = tuple(_plain(said)[-LINES:])
+    return replace(tail, lines=lines) if lines else tail
 
 
 def _find_boot(place: list[str], deployment: str) -> str:

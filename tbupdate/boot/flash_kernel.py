@@ -38,7 +38,8 @@ class FlashKernel:
         return to_variables(choice)
 
     def read_choice(self, text: str) -> Choice | None:
-        found = variables(text)
+        # GRUB's are the same, behind a head.
+        found = variables(text) if not text.startswith("#") else {}
         return of_variables(found) if found.get("tb_tries", "").isdecimal() else None
 
     def write_entry(self, entry: Entry) -> str:

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import place
-from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry, parse_entry
+from tbupdate.boot.chooser import ENTRY_MAX, OURS, Choice, Coverage, Entry, parse_entry
 
 CHOICE, BACK, NOTE, ENTRIES = "choice", "back", "note", "entries"
 
@@ -99,6 +99,9 @@ class InPlace:
     def _file(self, deployment: str) -> str:
         return self._path(f"{ENTRIES}/{deployment}{self.dialect.suffix}")
 
+    def require_tools(self, tree: int) -> None:
+        """Files are all that it takes."""
+
     def choice(self) -> Choice | None:
         path = self._path(CHOICE)
         if not os.path.lexists(path):
@@ -113,12 +116,11 @@ class InPlace:
         found = {}
         try:
             names = os.listdir(self._path(ENTRIES))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         for name in names:
             if name.endswith(self.dialect.suffix):
-                with open(self._path(f"{ENTRIES}/{name}"), encoding="utf-8", errors="replace") as file:
-                    entry = parse_entry(file.readline())
+                entry = parse_entry(place.read_file(self._path(f"{ENTRIES}/{name}"), ENTRY_MAX))
                 if entry is not None and f"{entry.deployment}{self.dialect.suffix}" == name:
                     found[entry.deployment] = entry
         return found
@@ -131,7 +133,8 @@ class InPlace:
         place.flush(self.directory)
 
     def choose(self, choice: Choice) -> None:
-        # The way back first: from the switch on it may be needed.
+        # The way back first: from the switch on it may be needed. (Somebody may have removed it.)
+        place.make_block(self._path(BACK), self._block(Choice(choice.back or choice.default)))
         place.write_block(self._path(BACK), self._block(Choice(choice.back or choice.default)))
         place.flush(self.directory)
         place.write_block(self._path(CHOICE), self._block(choice))
@@ -140,7 +143,7 @@ class InPlace:
     def forget(self, deployment: str) -> None:
         try:
             os.unlink(self._file(deployment))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         place.flush(self.directory)
 

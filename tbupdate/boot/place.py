@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate import programs, syscalls
@@ -59,6 +60,16 @@ def flush(directory: str) -> None:
         os.close(descriptor)
 
 
+def require_directory(boot: str, name: str) -> None:
+    """Refuse a boot partition on which our own directory is something else: a boot loader sees nothing elsewhere."""
+    path = os.path.join(boot, name)
+    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
+        raise Rejected(
+            f"{path} is no directory, where the boot loader is to find what it boots; nothing was changed",
+            "Move it away, then run: tb-update init",
+        )
+
+
 def make_room(boot: str, directory: str) -> None:
     """Let a directory on a FAT partition have room for the names to come.
 
@@ -88,13 +99,22 @@ def _is_fat(boot: str) -> bool:
 
 def read_block(path: str) -> bytes | None:
     """A block; None where there is none of the proper size."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    with open(descriptor, "rb") as file:
-        content = file.read(BLOCK + 1)
+    content = read_file(path, BLOCK + 1)
     return content if len(content) == BLOCK else None
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """What a file of ours holds, the first `limit` bytes; nothing where there is none, or something else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return b""
+        raise
+    try:
+        return os.read(descriptor, limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
 
 
 def read_text(path: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import place
-from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry, parse_entry
+from tbupdate.boot.chooser import DEVICETREES, ENTRY_MAX, OURS, Choice, Coverage, Entry, parse_entry
 
 ENTRIES = "loader/entries"
 NOTE = "note"
@@ -66,6 +66,9 @@ class SystemdBoot:
                 found.append(_Named(file, int(said["number"]), said["id"], left, said["end"] == "conf"))
         return sorted(found, key=lambda one: one.order, reverse=True)
 
+    def require_tools(self, tree: int) -> None:
+        """Files are all that it takes."""
+
     def choice(self) -> Choice | None:
         seen = [one for one in self._named() if one.seen]
         if not seen:
@@ -84,8 +87,7 @@ class SystemdBoot:
     def entries(self) -> Mapping[str, Entry]:
         found: dict[str, Entry] = {}
         for one in self._named():
-            with open(os.path.join(self._entries, one.file), encoding="utf-8", errors="replace") as file:
-                entry = parse_entry(file.readline())
+            entry = parse_entry(place.read_file(os.path.join(self._entries, one.file), ENTRY_MAX))
             if entry is not None and entry.deployment == one.deployment:
                 found.setdefault(one.deployment, entry)
         return found

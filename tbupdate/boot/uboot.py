@@ -6,17 +6,20 @@ runs `altbootcmd` in place of `bootcmd`. Ours boots what stands in `back`: the d
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tbdiff.errors import Failed
+from tbdiff.errors import Failed, Rejected
 from tbupdate import programs
-from tbupdate.boot import place
+from tbupdate.boot import kernel, place
 from tbupdate.boot.chooser import OURS, Choice, Coverage
 from tbupdate.boot.extlinux import Extlinux
 from tbupdate.boot.inplace import BACK, InPlace
 
 CONFIG = "/etc/fw_env.config"
+READER, WRITER = "fw_printenv", "fw_setenv"
+STARTED_WITH = "/proc/cmdline"
 ON, COUNT, LIMIT, OTHERWISE = "upgrade_available", "bootcount", "bootlimit", "altbootcmd"
 # The label of what boots otherwise; and whether a trial has shown that U-Boot counts.
 GOOD, SEEN = "tb_good", "tb_counts"
@@ -38,7 +41,7 @@ class Environment:
 
     def read(self) -> dict[str, str] | None:
         """All variables; None where there is no environment that could be read."""
-        told = programs.run(["fw_printenv", "-c", self.config])
+        told = programs.run([READER, "-c", self.config])
         # One kind of fw_printenv goes on with variables of its own when the sum is wrong.
         if told.code != 0 or "CRC" in told.err:
             return None
@@ -53,7 +56,7 @@ class Environment:
 
     def _set(self, name: str, value: str) -> None:
         # One variable at a time: of the two kinds of fw_setenv each has a format of its own for several.
-        told = programs.run(["fw_setenv", "-c", self.config, name, *([value] if value else [])])
+        told = programs.run([WRITER, "-c", self.config, name, *([value] if value else [])])
         if told.code != 0:
             raise Failed(
                 f"U-Boot's environment cannot be written: {told.last_line}",
@@ -102,6 +105,17 @@ class UBoot(InPlace):
         known = "as the last trial has shown" if said.get(SEEN) else "if it was built to; the first trial will show"
         return Coverage(True, f"{start}; {known}{one}")
 
+    def require_tools(self, tree: int) -> None:
+        places = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin")
+        tools = (any(kernel.is_program(tree, f"{place}/{name}") for place in places) for name in (READER, WRITER))
+        directory, name = os.path.split(CONFIG.lstrip("/"))
+        if not all(tools) or name not in kernel.OnDisk(tree).names(directory):
+            raise Rejected(
+                "the system could not stop U-Boot's counter, which would in the end go back from it: it lacks "
+                f"{READER}, {WRITER} or {CONFIG}; nothing was changed",
+                'Add them to the image (libubootenv-tool), or set [boot] chooser = "extlinux" to do without it.',
+            )
+
     def choice(self) -> Choice | None:
         choice = super().choice()
         said = self._said()
@@ -120,7 +134,7 @@ class UBoot(InPlace):
             super().choose(choice)
         elif before is not None and before.trial == choice.default:
             # What was tried is kept. First the counter: left on, it would in the end give up what was kept.
-            if said.get(ON) == "1":
+            if said.get(ON) == "1" and (_number(said, COUNT) or _runs(choice.default)):
                 self._tell({SEEN: "yes" if _number(said, COUNT) else "no"})
             self._stop()
             super().choose(choice)
@@ -154,6 +168,12 @@ class UBoot(InPlace):
         self.environment.write(wanted)
         # It may be a file on the boot partition.
         place.flush(self.directory)
+
+
+def _runs(deployment: str) -> bool:
+    """Whether U-Boot has started it; it may also be committed without."""
+    with open(STARTED_WITH) as file:
+        return f"tb.id={deployment}" in file.read().split()
 
 
 def _number(said: Mapping[str, str], name: str) -> int:

@@ -25,10 +25,13 @@ def working(said: Settings, rules: Config | None = None) -> Iterator[Site]:
 
 
 def require_chooser(site: Site, rules: Config) -> None:
-    """Refuse to deploy without the boot loader that the configuration names."""
-    if rules.boot.chooser != AUTO and site.chooser is not None and site.chooser.choice() is None:
+    """Refuse to deploy without the boot loader that the configuration names, or that has our entries."""
+    if site.chooser is None or site.chooser.choice() is not None:
+        return
+    # Its entries without a choice are what somebody has left of it.
+    if rules.boot.chooser != AUTO or site.chooser.entries():
         raise Rejected(
-            f"{site.chooser.name} does not know of tb-update yet; nothing was changed", "Set it up with: tb-update init"
+            f"{site.chooser.name} does not know of tb-update; nothing was changed", "Set it up with: tb-update init"
         )
 
 
