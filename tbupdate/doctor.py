@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tbdiff.entry import printable
 from tbupdate import booting, fstab, layout, record, space, subvolumes, trust
-from tbupdate.boot import finder
+from tbupdate.boot import finder, place
 from tbupdate.boot.chooser import Chooser
 from tbupdate.config import Config
 from tbupdate.mirrors import SHOWN
@@ -162,11 +162,9 @@ def _lines(root: str, name: str) -> list[str]:
     if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
         return []
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return place.read_file(path, _FILE_MAX).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
-    with open(descriptor, "rb") as file:
-        return file.read(_FILE_MAX).decode("utf-8", "replace").splitlines()
 
 
 def _nested(system: System) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ OURS = "tb-update"
 DEVICETREES = "dtbs"
 MARK = "# tb-update: "
 ENTRY_MAX = 1 << 16
+STARTED_WITH = "/proc/cmdline"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Entry:
     def to_line(self) -> str:
         """The entry as a comment in its own file, by which it is read again."""
         return MARK + json.dumps(asdict(self))
+
+
+def was_chosen(deployment: str | None = None) -> bool:
+    """Whether the running kernel was started by an entry of ours: of that deployment, or of any."""
+    with open(STARTED_WITH) as file:
+        ids = [word.removeprefix("tb.id=") for word in file.read().split() if word.startswith("tb.id=")]
+    return bool(ids) if deployment is None else deployment in ids
 
 
 def parse_entry(content: bytes) -> Entry | None:

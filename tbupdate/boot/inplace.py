@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -173,8 +172,7 @@ class InPlace:
         # Before its files go nothing may lead to them.
         self.dialect.exclude(self.directory)
         place.flush(self.directory)
-        shutil.rmtree(os.path.join(self.directory, OURS), ignore_errors=True)
-        place.flush(self.directory)
+        place.remove_directory(self.directory, OURS)
 
     def note(self) -> str:
         return place.read_text(self._path(NOTE))

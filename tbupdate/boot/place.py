@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
+from collections.abc import Iterator
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate import programs, syscalls
@@ -70,6 +73,14 @@ def require_directory(boot: str, name: str) -> None:
         )
 
 
+def remove_directory(boot: str, name: str) -> None:
+    """Remove our own directory, all of it, or say why that cannot be."""
+    path = os.path.join(boot, name)
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+        flush(boot)
+
+
 def make_room(boot: str, directory: str) -> None:
     """Let a directory on a FAT partition have room for the names to come.
 
@@ -117,6 +128,11 @@ def read_file(path: str, limit: int) -> bytes:
         os.close(descriptor)
 
 
+def is_plain(path: str) -> bool:
+    """Whether it is a file, and no link to one."""
+    return not os.path.islink(path) and os.path.isfile(path)
+
+
 def read_text(path: str) -> str:
     """What a block says, without what it is filled up with."""
     block = read_block(path) or b""
@@ -148,9 +164,20 @@ def write_block(path: str, content: bytes) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _cleared(path: str) -> Iterator[None]:
+    """Leave nothing behind of a file that could not be written."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
 def write_new(path: str, content: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
     """A file under a temporary name first, then in its place."""
-    with open(path + ".partial", "wb") as file:
+    with _cleared(path + ".partial"), open(path + ".partial", "wb") as file:
         if owner != (0, 0):
             os.fchown(file.fileno(), *owner)
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,7 +60,7 @@ class SystemdBoot:
         found = []
         for file in os.listdir(self._entries) if os.path.isdir(self._entries) else ():
             said = _NAME.fullmatch(file)
-            if said is not None:
+            if said is not None and place.is_plain(os.path.join(self._entries, file)):
                 left = int(said["left"]) if said["left"] is not None else None
                 found.append(_Named(file, int(said["number"]), said["id"], left, said["end"] == "conf"))
         return sorted(found, key=lambda one: one.order, reverse=True)
@@ -188,8 +187,7 @@ class SystemdBoot:
         for one in self._named():
             os.unlink(os.path.join(self._entries, one.file))
         place.flush(self.directory)
-        shutil.rmtree(os.path.join(self.directory, OURS), ignore_errors=True)
-        place.flush(self.directory)
+        place.remove_directory(self.directory, OURS)
 
     def note(self) -> str:
         return place.read_text(os.path.join(self.directory, OURS, NOTE))

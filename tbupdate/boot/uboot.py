@@ -13,13 +13,12 @@ from dataclasses import dataclass, field, replace
 from tbdiff.errors import Failed, Rejected
 from tbupdate import programs
 from tbupdate.boot import kernel, place
-from tbupdate.boot.chooser import OURS, Choice, Coverage
+from tbupdate.boot.chooser import OURS, Choice, Coverage, was_chosen
 from tbupdate.boot.extlinux import Extlinux
 from tbupdate.boot.inplace import BACK, InPlace
 
 CONFIG = "/etc/fw_env.config"
 READER, WRITER = "fw_printenv", "fw_setenv"
-STARTED_WITH = "/proc/cmdline"
 ON, COUNT, LIMIT, OTHERWISE = "upgrade_available", "bootcount", "bootlimit", "altbootcmd"
 # The label of what boots otherwise; and whether a trial has shown that U-Boot counts.
 GOOD, SEEN = "tb_good", "tb_counts"
@@ -134,7 +133,7 @@ class UBoot(InPlace):
             super().choose(choice)
         elif before is not None and before.trial == choice.default:
             # What was tried is kept. First the counter: left on, it would in the end give up what was kept.
-            if said.get(ON) == "1" and (_number(said, COUNT) or _runs(choice.default)):
+            if said.get(ON) == "1" and (_number(said, COUNT) or was_chosen(choice.default)):
                 self._tell({SEEN: "yes" if _number(said, COUNT) else "no"})
             self._stop()
             super().choose(choice)
@@ -168,12 +167,6 @@ class UBoot(InPlace):
         self.environment.write(wanted)
         # It may be a file on the boot partition.
         place.flush(self.directory)
-
-
-def _runs(deployment: str) -> bool:
-    """Whether U-Boot has started it; it may also be committed without."""
-    with open(STARTED_WITH) as file:
-        return f"tb.id={deployment}" in file.read().split()
 
 
 def _number(said: Mapping[str, str], name: str) -> int:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Failed, Rejected
-from tbupdate.boot import finder, flash_kernel, place, uboot
+from tbupdate.boot import chooser as boot_chooser
+from tbupdate.boot import finder, flash_kernel, place
 from tbupdate.boot.chooser import Choice, Chooser, Entry
 from tbupdate.boot.inplace import InPlace
 from tbupdate.boot.uboot import Environment, UBoot
@@ -426,7 +427,7 @@ def test_doctor_learns_from_a_trial_whether_uboot_counts(part: Part, monkeypatch
     assert "the first trial will show" in chooser.coverage.sentence
     started = part.image.with_name("cmdline")
     started.write_text(f"quiet tb.id={TWO} panic=10\n")
-    monkeypatch.setattr(uboot, "STARTED_WITH", str(started))
+    monkeypatch.setattr(boot_chooser, "STARTED_WITH", str(started))
     chooser.choose(Choice(ONE, TWO, 3, ONE))
     chooser.choose(Choice(TWO, back=ONE))
     assert not chooser.coverage.counts
