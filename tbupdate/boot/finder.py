@@ -75,7 +75,8 @@ def found(directory: str, environment: str | None) -> list[Chooser]:
     if grub.grub_directory(directory):
         present.append(InPlace(directory, grub.Grub()))
     counter = uboot.Environment(environment) if environment is not None else None
-    counts = counter is not None and counter.read() is not None
+    # One that was told must be told also that it is over: without its environment it goes on counting.
+    counts = counter is not None and (uboot.was_told(directory) or counter.read() is not None)
     if extlinux.configuration(directory):
         if counter is not None and counts:
             present.append(uboot.UBoot(directory, uboot.Words(), counter))

@@ -29,6 +29,8 @@ _OTHERWISE = (
     f"bootmeth set extlinux fallback 1; setenv pxe_label_override ${{{GOOD}}}; "
     f"setenv boot_syslinux_conf {OURS}/{BACK}; setenv tb_notrial 1; run bootcmd"
 )
+# Says that U-Boot was told to count, also when its environment cannot be read any more.
+TOLD = f"{OURS}/u-boot"
 _BORROWED = (ON, COUNT, LIMIT, OTHERWISE)
 
 
@@ -49,18 +51,27 @@ class Environment:
     def write(self, wanted: Mapping[str, str]) -> None:
         """Set variables, one after the other; those that are to be empty go."""
         have = self.read()
-        for name, value in wanted.items():
-            if have is None or have.get(name, "") != value:
-                self._set(name, value)
+        if have is None:
+            raise self._failed("nothing can be read there")
+        missing = [name for name, value in wanted.items() if have.get(name, "") != value]
+        for name in missing:
+            self._set(name, wanted[name])
+        if missing:
+            have = self.read() or {}
+        if any(have.get(name, "") != value for name, value in wanted.items()):
+            raise self._failed("it is not what was written to it")
 
     def _set(self, name: str, value: str) -> None:
         # One variable at a time: of the two kinds of fw_setenv each has a format of its own for several.
         told = programs.run([WRITER, "-c", self.config, name, *([value] if value else [])])
         if told.code != 0:
-            raise Failed(
-                f"U-Boot's environment cannot be written: {told.last_line}",
-                f'See {self.config}, or set [boot] chooser = "extlinux" to do without it.',
-            )
+            raise self._failed(told.last_line)
+
+    def _failed(self, why: str) -> Failed:
+        return Failed(
+            f"U-Boot's environment cannot be written: {why}",
+            f'See {self.config}, or set [boot] chooser = "extlinux" to do without it.',
+        )
 
     @property
     def is_redundant(self) -> bool:
@@ -87,6 +98,12 @@ class UBoot(InPlace):
     @property
     def coverage(self) -> Coverage:
         said = self._said()
+        if self.environment.read() is None:
+            return Coverage(
+                False,
+                f"U-Boot's environment cannot be read from here (see {self.environment.config}), so its counter cannot "
+                "be stopped: nothing can be deployed, committed or rolled back to the end",
+            )
         one = "" if self.environment.is_redundant else "; its environment has no second copy: a power cut can spoil it"
         if said.get(OTHERWISE) != _OTHERWISE:
             return Coverage(
@@ -148,6 +165,8 @@ class UBoot(InPlace):
             kept = {f"{WAS}{name}": said.get(name, "") for name in _BORROWED}
             self._tell(kept | {OTHERWISE: _OTHERWISE})
         super().set_up(choice)
+        place.write_new(os.path.join(self.directory, TOLD), b"U-Boot counts the tries in its environment.\n")
+        place.flush(self.directory)
 
     def take_down(self) -> None:
         said = self._said()
@@ -167,6 +186,11 @@ class UBoot(InPlace):
         self.environment.write(wanted)
         # It may be a file on the boot partition.
         place.flush(self.directory)
+
+
+def was_told(directory: str) -> bool:
+    """Whether `init` has told U-Boot to count."""
+    return os.path.exists(os.path.join(directory, TOLD))
 
 
 def _number(said: Mapping[str, str], name: str) -> int:

@@ -1,4 +1,4 @@
-"""What a kernel says when it panics, kept by real UEFI firmware over the restart, is in the history of the next boot."""
+"""What a kernel says when it panics is kept by real UEFI firmware, and in the history after the next boot."""
 
 from __future__ import annotations
 

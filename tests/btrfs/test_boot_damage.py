@@ -196,6 +196,39 @@ def test_an_undo_that_cannot_take_our_files_away_fails(dev: Device) -> None:
 
 
 @pytest.mark.parametrize("dev", ["u-boot"], indirect=True)
+def test_without_its_environment_a_counter_that_runs_is_not_forgotten(dev: Device) -> None:
+    """U-Boot may still read what Linux cannot: a commit past the counter would be undone by it in the end."""
+    dev.deploy(SECOND)
+    where = bootpart.environment(dev.boot)
+    kept = (dev.boot / bootpart.ENVIRONMENTS[0]).read_bytes()
+    (dev.boot / bootpart.ENVIRONMENTS[0]).unlink()
+    found = finder.find_chooser("auto", str(dev.boot), running=False, environment=where)
+    assert found == dev.chooser
+    assert "cannot be read" in found.coverage.sentence
+    with pytest.raises(Failed, match="nothing can be read there"):
+        dev.run(dev.plan_commit())
+    assert dev.survey().pending is not None
+    (dev.boot / bootpart.ENVIRONMENTS[0]).write_bytes(kept)
+    dev.run(dev.plan_commit())
+    assert dev.survey().pending is None
+    assert isinstance(dev.chooser, UBoot)
+    assert (dev.chooser.environment.read() or {})["upgrade_available"] == "0"
+
+
+@pytest.mark.parametrize("dev", ["u-boot"], indirect=True)
+def test_an_environment_that_only_seems_to_be_written_is_found_out(
+    dev: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fw_setenv").write_text("#!/bin/sh\n")
+    (tmp_path / "fw_setenv").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(Failed, match="it is not what was written to it"):
+        dev.deploy(SECOND)
+    assert dev.boots() == "first"
+    settled(dev)
+
+
+@pytest.mark.parametrize("dev", ["u-boot"], indirect=True)
 @pytest.mark.parametrize("lost", ["usr/bin/fw_setenv", "usr/bin/fw_printenv", "etc/fw_env.config"])
 def test_a_system_that_could_not_stop_the_counter_is_rejected(dev: Device, lost: str) -> None:
     """Kept, it would be left again, as soon as U-Boot has counted often enough."""
