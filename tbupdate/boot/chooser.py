@@ -101,8 +101,8 @@ class Chooser(Protocol):
     def coverage(self) -> Coverage:
         """What it covers."""
 
-    def require_tools(self, tree: int) -> None:
-        """Refuse a system that could not tell it anything; `tree` is a descriptor of its root."""
+    def require_tools(self, tree: int, current: int) -> None:
+        """Refuse a system that could not tell it anything: its tree and the one before it, by descriptors."""
 
     def choice(self) -> Choice | None:
         """What boots; None where `init` has not set it up."""

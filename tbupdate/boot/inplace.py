@@ -98,7 +98,7 @@ class InPlace:
     def _file(self, deployment: str) -> str:
         return self._path(f"{ENTRIES}/{deployment}{self.dialect.suffix}")
 
-    def require_tools(self, tree: int) -> None:
+    def require_tools(self, tree: int, current: int) -> None:
         """Files are all that it takes."""
 
     def choice(self) -> Choice | None:

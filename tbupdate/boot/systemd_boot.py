@@ -65,7 +65,7 @@ class SystemdBoot:
                 found.append(_Named(file, int(said["number"]), said["id"], left, said["end"] == "conf"))
         return sorted(found, key=lambda one: one.order, reverse=True)
 
-    def require_tools(self, tree: int) -> None:
+    def require_tools(self, tree: int, current: int) -> None:
         """Files are all that it takes."""
 
     def choice(self) -> Choice | None:

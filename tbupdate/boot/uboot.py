@@ -121,11 +121,13 @@ class UBoot(InPlace):
         known = "as the last trial has shown" if said.get(SEEN) else "if it was built to; the first trial will show"
         return Coverage(True, f"{start}; {known}{one}")
 
-    def require_tools(self, tree: int) -> None:
+    def require_tools(self, tree: int, current: int) -> None:
         places = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin")
         tools = (any(kernel.is_program(tree, f"{place}/{name}") for place in places) for name in (READER, WRITER))
         directory, name = os.path.split(CONFIG.lstrip("/"))
-        if not all(tools) or name not in kernel.OnDisk(tree).names(directory):
+        there, before = (name in kernel.OnDisk(one).names(directory) for one in (tree, current))
+        # What the deployment before did not have is a local change, which is brought along.
+        if not all(tools) or (before and not there):
             raise Rejected(
                 "the system could not stop U-Boot's counter, which would in the end go back from it: it lacks "
                 f"{READER}, {WRITER} or {CONFIG}; nothing was changed",

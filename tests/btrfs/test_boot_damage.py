@@ -232,7 +232,9 @@ def test_an_environment_that_only_seems_to_be_written_is_found_out(
 @pytest.mark.parametrize("lost", ["usr/bin/fw_setenv", "usr/bin/fw_printenv", "etc/fw_env.config"])
 def test_a_system_that_could_not_stop_the_counter_is_rejected(dev: Device, lost: str) -> None:
     """Kept, it would be left again, as soon as U-Boot has counted often enough."""
-    assert isinstance(dev.chooser, UBoot)
+    first = dev.survey().current
+    assert first is not None
+    assert (dev.top / "snapshots" / first.id / lost).exists()
 
     def without(tree: Path) -> None:
         bootable.bootable("6.1.0-2")(tree)
@@ -243,3 +245,20 @@ def test_a_system_that_could_not_stop_the_counter_is_rejected(dev: Device, lost:
         dev.deploy(image)
     assert dev.boots() == "first"
     settled(dev)
+
+
+@pytest.mark.parametrize("dev", ["u-boot"], indirect=True)
+def test_a_configuration_that_is_a_local_change_need_not_be_in_the_image(dev: Device, tmp_path: Path) -> None:
+    trees = []
+    for name in ("here", "image"):
+        bootable.bootable("6.1.0-2")(tmp_path / name)
+        (tmp_path / name / "etc/fw_env.config").unlink()
+        trees.append(os.open(tmp_path / name, os.O_RDONLY))
+    try:
+        dev.chooser.require_tools(trees[1], trees[0])
+        (tmp_path / "here/etc/fw_env.config").touch()
+        with pytest.raises(Rejected, match="could not stop"):
+            dev.chooser.require_tools(trees[1], trees[0])
+    finally:
+        for tree in trees:
+            os.close(tree)
