@@ -15,6 +15,8 @@ LINES = 40
 JOURNAL = "var/log/journal"
 # Where there is no journal.
 FILES = ("var/log/syslog", "var/log/messages")
+PANIC = "Kernel panic - not syncing"
+_BEFORE = 10
 _LIMIT = 60
 _LINE = 256
 
@@ -30,7 +32,7 @@ class Tail:
     @property
     def panic(self) -> str:
         """Why the kernel panicked, if it says so."""
-        found = [re.search(r"Kernel panic - not syncing: (.+?)(?: \]---)?$", line) for line in self.lines]
+        found = [re.search(rf"{PANIC}: (.+?)(?: \]---)?$", line) for line in self.lines]
         return next((one[1] for one in reversed(found) if one is not None), "")
 
     def to_fields(self) -> dict[str, object]:
@@ -64,9 +66,14 @@ def of_deployment(deployment: str, root: str | None) -> Tail:
 
 
 def of_panic(said: str, tail: Tail) -> Tail:
-    """The last words of a kernel, in place of the `tail` of that boot's log, which ends before them."""
-    lines = tuple(_plain(said)[-LINES:])
-    return replace(tail, lines=lines) if lines else tail
+    """The last words of a kernel, in place of the `tail` of that boot's log, which ends before them.
+
+    What is said first of a panic tells most: where it was called from, and registers, come behind it.
+    """
+    lines = _plain(said)
+    begins = next((number for number, line in enumerate(lines) if PANIC in line), len(lines))
+    lines = lines[: begins + LINES - _BEFORE][-LINES:]
+    return replace(tail, lines=tuple(lines)) if lines else tail
 
 
 def _find_boot(place: list[str], deployment: str) -> str:

@@ -68,7 +68,16 @@ def test_it_takes_the_place_of_the_log_that_ended_before(kept: Path) -> None:
     tail = journal.of_panic(pstore.last_words(T), before)
     assert (tail.boot, tail.logged) == (before.boot, before.logged)
     assert len(tail.lines) == journal.LINES
+    assert tail.lines[-1].endswith("Call Trace:")
     assert not any("\x1b" in line for line in tail.lines)
     assert tail.panic == "Attempted to kill init! exitcode=0x00000100"
     assert journal.of_panic(pstore.last_words(T + 1), before) == before
     assert before.panic == ""
+
+
+def test_a_long_trace_does_not_hide_what_it_is_of(kept: Path) -> None:
+    panic(kept / "sys", (*(f"line {n}" for n in range(20)), WORDS[2], *(f" call_{n}+0x1" for n in range(60))))
+    tail = journal.of_panic(pstore.last_words(T), journal.NO_LOG)
+    assert len(tail.lines) == journal.LINES
+    assert tail.panic == "Attempted to kill init! exitcode=0x00000100"
+    assert [line.partition("] ")[2] for line in tail.lines[9:12]] == ["line 19", WORDS[2], " call_0+0x1"]
