@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from tbdiff.entry import printable
 from tbupdate import booting, fstab, layout, record, space, subvolumes, trust
-from tbupdate.boot import finder, place
+from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
+from tbupdate.boot.place import read_file
 from tbupdate.config import Config
 from tbupdate.mirrors import SHOWN
 from tbupdate.site import Site
@@ -162,7 +163,7 @@ def _lines(root: str, name: str) -> list[str]:
     if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
         return []
     try:
-        return place.read_file(path, _FILE_MAX).decode("utf-8", "replace").splitlines()
+        return read_file(path, _FILE_MAX).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
 
