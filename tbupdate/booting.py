@@ -18,6 +18,7 @@ from tbupdate.bootvocabulary import (
     RequireBootable,
     SetUpBoot,
 )
+from tbupdate.journal import Tail
 from tbupdate.record import Record
 from tbupdate.steps import SetDefault, SetMark, Step, SyncFileSystem
 from tbupdate.system import Boot, Deployment, System
@@ -41,11 +42,23 @@ def add(system: System, record: Record) -> tuple[Step, ...]:
 
 
 def add_missing(system: System, kept: Deployment) -> tuple[Step, ...]:
-    """The same for one that was made before there was a chooser."""
+    """The same for one that was made before there was a chooser, or whose entry or kernel somebody removed."""
     if system.boot is None or system.choice is None or kept.id in system.boot.entries:
         return ()
     record = kept.record or Record(id=kept.id, created="")
-    return (RequireBootable(kept.id, record.boot_files), *add(system, record))
+    # What was never deployed has no tree that is known; its kernel is where its installer put it.
+    installed = record.tree is None
+    return (
+        RequireBootable(kept.id, record.boot_files, installed),
+        PutKernel(kept.id, record.boot_files, installed),
+        entry(system.boot, record),
+    )
+
+
+def add_lost(system: System) -> tuple[Step, ...]:
+    """The same for all that the boot chooser may boot."""
+    lost = (system.get(deployment) for deployment in sorted(needed(system)))
+    return tuple(step for kept in lost if kept is not None for step in add_missing(system, kept))
 
 
 def set_up(system: System, record: Record) -> tuple[Step, ...]:
@@ -123,8 +136,10 @@ def fallen(system: System) -> Deployment | None:
     return noted if noted is not None and noted not in (system.default, booted) else None
 
 
-def why_fallen(system: System, kept: Deployment) -> str:
-    """What is known of why it failed."""
+def why_fallen(system: System, kept: Deployment, log: Tail) -> str:
+    """What is known of why it failed, also by how its last boot ended."""
+    if log.panic:
+        return f"its kernel panicked: {log.panic}"
     name, _, said = system.boot.note.partition(": ") if system.boot is not None else ("", "", "")
     if name == kept.id and said:
         return said

@@ -115,6 +115,9 @@ def _require_hook(tree: str, path: str, version: str) -> None:
 
 def _require_bootable(site: Site, name: str, overrides: Overrides, installed: bool) -> None:
     kernel.require_init(site.path(name))
+    if not installed:
+        with opened(site.path(name)) as root, opened(site.path(layout.CURRENT)) as current:
+            _chooser(site).require_tools(root, current)
     tree, found = _find(site, name, overrides, installed)
     if found.initrd is not None:
         _require_hook(tree, found.initrd, found.version)

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbdiff.entry import printable
-from tbupdate import fstab, layout, record, space, subvolumes, trust
+from tbupdate import booting, fstab, layout, record, space, subvolumes, trust
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
+from tbupdate.boot.place import read_file
 from tbupdate.config import Config
 from tbupdate.mirrors import SHOWN
 from tbupdate.site import Site
@@ -162,11 +163,9 @@ def _lines(root: str, name: str) -> list[str]:
     if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
         return []
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_file(path, _FILE_MAX).decode("utf-8", "replace").splitlines()
     except OSError:
         return []
-    with open(descriptor, "rb") as file:
-        return file.read(_FILE_MAX).decode("utf-8", "replace").splitlines()
 
 
 def _nested(system: System) -> Iterator[Finding]:
@@ -279,15 +278,34 @@ def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Itera
             f"something has written {chooser.name}'s own files anew: they lead to tb-update's choice no longer",
             "Run: tb-update init. Keep the program from it that did (such as u-boot-update).",
         )
-    if system.default is None or system.boot is None or system.default.id not in system.boot.entries:
+    if system.default is None:
         yield Finding(
             "entry",
             "what the boot loader boots next is no deployment that is kept",
             "Go to one that is: tb-update rollback ID",
         )
+    yield from _boot_partition(system, chooser)
     if system.default_root is None or system.default_root.id != system.default_id:
         yield Finding(
             "default",
             "the default subvolume is not what the boot loader boots next",
             "Any changing command repairs it, such as: tb-update prune; so does the next boot.",
+        )
+
+
+def _boot_partition(system: System, chooser: Chooser) -> Iterator[Finding]:
+    entries = system.boot.entries if system.boot is not None else frozenset()
+    for deployment, why in booting.needed(system).items():
+        if system.get(deployment) is not None and deployment not in entries:
+            yield Finding(
+                "entry",
+                f"the boot entry of {deployment}, which {why}, or its kernel is gone from {chooser.directory}",
+                "Any changing command brings them back, such as: tb-update prune",
+            )
+    state = os.statvfs(chooser.directory)
+    if state.f_flag & os.ST_RDONLY:
+        yield Finding(
+            "boot-read-only",
+            f"{chooser.directory} is read-only: no deploy, commit or rollback can tell the boot loader",
+            f"See `dmesg` for why; then: mount -o remount,rw {chooser.directory}",
         )

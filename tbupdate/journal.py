@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tbupdate import syscalls
+from tbupdate import programs, syscalls
 from tbupdate.boot.kernel import opened, read
 
 LINES = 40
 JOURNAL = "var/log/journal"
 # Where there is no journal.
 FILES = ("var/log/syslog", "var/log/messages")
+PANIC = "Kernel panic - not syncing"
+_BEFORE = 10
 _LIMIT = 60
 _LINE = 256
 
@@ -28,6 +28,12 @@ class Tail:
     lines: tuple[str, ...] = ()
     boot: str = ""
     logged: str = ""
+
+    @property
+    def panic(self) -> str:
+        """Why the kernel panicked, if it says so."""
+        found = [re.search(rf"{PANIC}: (.+?)(?: \]---)?$", line) for line in self.lines]
+        return next((one[1] for one in reversed(found) if one is not None), "")
 
     def to_fields(self) -> dict[str, object]:
         """For the history."""
@@ -59,6 +65,17 @@ def of_deployment(deployment: str, root: str | None) -> Tail:
     return Tail(_end_of_files(root)) if root is not None else NO_LOG
 
 
+def of_panic(said: str, tail: Tail) -> Tail:
+    """The last words of a kernel, in place of the `tail` of that boot's log, which ends before them.
+
+    What is said first of a panic tells most: where it was called from, and registers, come behind it.
+    """
+    lines = _plain(said)
+    begins = next((number for number, line in enumerate(lines) if PANIC in line), len(lines))
+    lines = lines[: begins + LINES - _BEFORE][-LINES:]
+    return replace(tail, lines=tuple(lines)) if lines else tail
+
+
 def _find_boot(place: list[str], deployment: str) -> str:
     """The last boot whose kernel was started for that deployment."""
     words = rf"command line: .*\btb\.id={re.escape(deployment)}( |$)"
@@ -74,21 +91,12 @@ def _read(place: list[str], boot: str) -> Tail:
     return Tail(tuple(_plain(lines)[-LINES:]), _field(last, "_BOOT_ID"), logged)
 
 
-def _journalctl(arguments: list[str]) -> bytes:
-    try:
-        told = subprocess.run(
-            ["journalctl", "--no-pager", "-q", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_LIMIT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
-    return told.stdout if told.returncode == 0 else b""
+def _journalctl(arguments: list[str]) -> str:
+    told = programs.run(["journalctl", "--no-pager", "-q", *arguments], _LIMIT)
+    return told.out if told.code == 0 else ""
 
 
-def _field(told: bytes, name: str) -> str:
+def _field(told: str, name: str) -> str:
     try:
         return str(json.loads(told).get(name, ""))
     except (ValueError, AttributeError):
@@ -104,13 +112,12 @@ def _end_of_files(root: str) -> tuple[str, ...]:
         except OSError:
             continue
         if told.strip():
-            return tuple(_plain(told)[-LINES:])
+            return tuple(_plain(told.decode("utf-8", "replace"))[-LINES:])
     return ()
 
 
-def _plain(told: bytes) -> list[str]:
-    lines: Iterable[str] = told.decode("utf-8", "replace").splitlines()
-    return ["".join(c for c in line if c.isprintable()) for line in lines]
+def _plain(told: str) -> list[str]:
+    return ["".join(c for c in line if c.isprintable()) for line in told.splitlines()]
 
 
 def _is_inside(root: str, path: str) -> bool:

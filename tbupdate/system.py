@@ -56,8 +56,9 @@ class Deployment:
 class Boot:
     """The boot partition where a chooser is used, and what its entries need to know; no `choice` before `init`.
 
-    `loose` are the kernel sets that no entry names, `root` and `partition` the UUIDs of Btrfs and of the boot
-    partition, `note` what the hook said last, `leads` whether the boot loader's own files lead it to our choice.
+    `entries` are the deployments that have one whose kernel is there, `loose` the kernel sets that no entry names,
+    `root` and `partition` the UUIDs of Btrfs and of the boot partition, `note` what the hook said last, `leads` whether
+    the boot loader's own files lead it to our choice.
     """
 
     name: str
@@ -227,6 +228,7 @@ def survey(top: str, chooser: Chooser | None = None, options: str = "", tries: i
 
 def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -> Boot:
     choice, entries = chooser.choice(), chooser.entries()
+    whole = (name for name, one in entries.items() if kernelsets.holds(chooser.directory, one.kernels, one.files))
     known = space.identify(top)
     if not options:
         # As the entry of what boots has them: an update changes nothing that nobody asked for.
@@ -235,7 +237,7 @@ def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -
     return Boot(
         name=chooser.name,
         choice=choice,
-        entries=frozenset(entries),
+        entries=frozenset(whole),
         root=space.dashed(known.fsid) if known is not None else "",
         partition=place.uuid_of(chooser.directory),
         loose=frozenset(kernelsets.loose(chooser.directory, (entry.kernels for entry in entries.values()))),

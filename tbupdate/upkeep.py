@@ -76,7 +76,7 @@ def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     if good is not None:
         steps += _forgotten(system)
     if failed is not None and default is not None:
-        steps += _leave(system, failed, default)
+        steps += _leave(system, failed, default, log)
     steps += booting.stop_counting(system)
     if good is None or default is None:
         return _repair(system, steps, (), now, log)
@@ -98,9 +98,9 @@ def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     return _repair(system, steps, names, now, log)
 
 
-def _leave(system: System, failed: Deployment, default: Deployment) -> list[Step]:
+def _leave(system: System, failed: Deployment, default: Deployment, log: Tail) -> list[Step]:
     """What boot loader or hook have left by themselves stays left, and it is written down why."""
-    steps: list[Step] = [*booting.mark_bad(failed, booting.why_fallen(system, failed)), SyncFileSystem()]
+    steps: list[Step] = [*booting.mark_bad(failed, booting.why_fallen(system, failed, log)), SyncFileSystem()]
     if system.choice is not None and system.choice.trial is not None:
         steps.append(Choose(Choice(default.id, back=way_back(system, default.id, default.id))))
     return [*steps, *booting.drop_tries(system, failed), ClearNote()]
@@ -133,16 +133,16 @@ def _repair(system: System, steps: list[Step], names: tuple[Step, ...], now: str
     event = Event(now, "repair", system.default.id if system.default else None)
     failed = booting.fallen(system)
     if failed is not None:
-        event = Event(now, "fallback", event.deployment, more=_account(system, failed) | log.to_fields())
+        event = Event(now, "fallback", event.deployment, more=_account(system, failed, log) | log.to_fields())
     elif system.marks.deploying is not None:
         event = Event(now, "repair", event.deployment, more={"interrupted": system.marks.deploying})
     history = (AppendHistory(event),) if system.initialised or names else ()
     return Plan(event.deployment, (*steps, SyncFileSystem()), (*names, SyncFileSystem(), *history))
 
 
-def _account(system: System, failed: Deployment) -> dict[str, object]:
+def _account(system: System, failed: Deployment, log: Tail) -> dict[str, object]:
     """What the history says of a system that went back by itself."""
-    return {"from": failed.id, "reason": booting.why_fallen(system, failed)}
+    return {"from": failed.id, "reason": booting.why_fallen(system, failed, log)}
 
 
 def _clear(system: System, deployment: str) -> list[Step]:
@@ -187,7 +187,9 @@ def _forgotten(system: System) -> list[Step]:
     lost = sorted(entries - known - set(booting.needed(system)))
     steps += [ForgetEntry(gone) for gone in lost]
     loose = system.boot is not None and system.boot.loose
-    return [*steps, *booting.collect(system)] if lost or loose else steps
+    if lost or loose:
+        steps += booting.collect(system)
+    return [*steps, *booting.add_lost(system)]
 
 
 def protections(system: System) -> dict[str, str]:

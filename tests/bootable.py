@@ -34,8 +34,12 @@ def bootable(version: str, size: int = 100_000) -> Callable[[Path], None]:
     """Give a tree the kernel `version`, and take any other away."""
 
     def dress(tree: Path) -> None:
-        for directory in ("boot", "usr/lib/modules", "usr/sbin"):
+        for directory in ("boot", "etc", "usr/bin", "usr/lib/modules", "usr/sbin"):
             (tree / directory).mkdir(parents=True, exist_ok=True)
+        for name in ("fw_printenv", "fw_setenv"):
+            (tree / "usr/bin" / name).write_text("#!")
+            (tree / "usr/bin" / name).chmod(0o755)
+        (tree / "etc/fw_env.config").write_text("/boot/uboot.env 0x0 0x2000\n")
         for old in (tree / "boot").iterdir():
             old.unlink()
         for old in (tree / "usr/lib/modules").iterdir():

@@ -11,6 +11,8 @@ OURS = "tb-update"
 # In a kernel set: device trees of which the boot loader knows by itself which one is meant.
 DEVICETREES = "dtbs"
 MARK = "# tb-update: "
+ENTRY_MAX = 1 << 16
+STARTED_WITH = "/proc/cmdline"
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,36 @@ class Entry:
     devicetree: str
     options: str
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What has to be in its kernel set."""
+        return ("vmlinuz", "initrd") if self.initrd else ("vmlinuz",)
+
     def to_line(self) -> str:
         """The entry as a comment in its own file, by which it is read again."""
         return MARK + json.dumps(asdict(self))
 
 
-def parse_entry(line: str) -> Entry | None:
-    """The entry that a comment tells of, or None where it tells of none."""
+def was_chosen(deployment: str | None = None) -> bool:
+    """Whether the running kernel was started by an entry of ours: of that deployment, or of any."""
+    with open(STARTED_WITH) as file:
+        ids = [word.removeprefix("tb.id=") for word in file.read().split() if word.startswith("tb.id=")]
+    return bool(ids) if deployment is None else deployment in ids
+
+
+def parse_entry(content: bytes) -> Entry | None:
+    """The entry that the first line of a file tells of, or None where it tells of none."""
+    line = content.partition(b"\n")[0].decode("utf-8", "replace")
     try:
-        return Entry(**json.loads(line.removeprefix(MARK))) if line.startswith(MARK) else None
-    except (ValueError, TypeError):
+        entry = Entry(**json.loads(line.removeprefix(MARK))) if line.startswith(MARK) else None
+    except (ValueError, TypeError, RecursionError):
         return None
+    return entry if entry is not None and _is_sound(entry) else None
+
+
+def _is_sound(entry: Entry) -> bool:
+    texts = (entry.deployment, entry.title, entry.kernels, entry.devicetree, entry.options)
+    return all(isinstance(text, str) for text in texts) and "/" not in entry.kernels + entry.deployment
 
 
 @dataclass(frozen=True)
@@ -79,6 +100,9 @@ class Chooser(Protocol):
     @property
     def coverage(self) -> Coverage:
         """What it covers."""
+
+    def require_tools(self, tree: int, current: int) -> None:
+        """Refuse a system that could not tell it anything: its tree and the one before it, by descriptors."""
 
     def choice(self) -> Choice | None:
         """What boots; None where `init` has not set it up."""

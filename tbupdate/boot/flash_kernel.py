@@ -6,10 +6,10 @@ So flash-kernel runs once; from then on kernel, initrd, device tree and options 
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 
 from tbdiff.errors import Rejected
+from tbupdate import programs
 from tbupdate.boot import place
 from tbupdate.boot.chooser import Choice, Coverage, Entry
 from tbupdate.boot.inplace import of_variables, to_variables, variables
@@ -38,7 +38,8 @@ class FlashKernel:
         return to_variables(choice)
 
     def read_choice(self, text: str) -> Choice | None:
-        found = variables(text)
+        # GRUB's are the same, behind a head.
+        found = variables(text) if not text.startswith("#") else {}
         return of_variables(found) if found.get("tb_tries", "").isdecimal() else None
 
     def write_entry(self, entry: Entry) -> str:
@@ -64,16 +65,10 @@ class FlashKernel:
         """Without our files the script goes on to flash-kernel's own."""
 
     def _run(self) -> None:
-        try:
-            done = subprocess.run(
-                [PROGRAM], stdin=subprocess.DEVNULL, capture_output=True, check=False, text=True, errors="replace"
-            )
-        except FileNotFoundError:
-            return
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        done = programs.run([PROGRAM])
+        if done.code not in (0, programs.NOT_FOUND):
             raise Rejected(
-                f"{PROGRAM} failed: {said[0]}; the boot loader was told nothing", f"Run it by hand: {PROGRAM}"
+                f"{PROGRAM} failed: {done.last_line}; the boot loader was told nothing", f"Run it by hand: {PROGRAM}"
             )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tbdiff.errors import Rejected
+from tbupdate import programs
 from tbupdate.boot.kernel import is_program, opened
 
 OUT = "/run/tb-update-initrd"
@@ -49,17 +49,10 @@ def made(tree: str, version: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="tb-update-") as out:
         words = command.format(out=OUT, version=shlex.quote(version))
         script = _SCRIPT.format(tree=shlex.quote(tree), out=shlex.quote(out), path=_PATH, command=words)
-        done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-ec", script],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0 or not os.path.isfile(os.path.join(out, "initrd")):
-            said = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()[-1:]
+        done = programs.run(["unshare", "--mount", "--propagation", "private", "sh", "-ec", script])
+        if done.code != 0 or not os.path.isfile(os.path.join(out, "initrd")):
             raise Rejected(
-                f"the system's own {words.split()[0]} could not make an initrd for kernel {version}"
-                + (f": {said[0]}" if said else ""),
+                f"the system's own {words.split()[0]} could not make an initrd for kernel {version}: {done.last_line}",
                 "Make it in the system before the image is made.",
             )
         yield out

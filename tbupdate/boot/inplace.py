@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import place
-from tbupdate.boot.chooser import OURS, Choice, Coverage, Entry, parse_entry
+from tbupdate.boot.chooser import ENTRY_MAX, OURS, Choice, Coverage, Entry, parse_entry
 
 CHOICE, BACK, NOTE, ENTRIES = "choice", "back", "note", "entries"
 
@@ -99,6 +98,9 @@ class InPlace:
     def _file(self, deployment: str) -> str:
         return self._path(f"{ENTRIES}/{deployment}{self.dialect.suffix}")
 
+    def require_tools(self, tree: int, current: int) -> None:
+        """Files are all that it takes."""
+
     def choice(self) -> Choice | None:
         path = self._path(CHOICE)
         if not os.path.lexists(path):
@@ -113,12 +115,11 @@ class InPlace:
         found = {}
         try:
             names = os.listdir(self._path(ENTRIES))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         for name in names:
             if name.endswith(self.dialect.suffix):
-                with open(self._path(f"{ENTRIES}/{name}"), encoding="utf-8", errors="replace") as file:
-                    entry = parse_entry(file.readline())
+                entry = parse_entry(place.read_file(self._path(f"{ENTRIES}/{name}"), ENTRY_MAX))
                 if entry is not None and f"{entry.deployment}{self.dialect.suffix}" == name:
                     found[entry.deployment] = entry
         return found
@@ -131,7 +132,8 @@ class InPlace:
         place.flush(self.directory)
 
     def choose(self, choice: Choice) -> None:
-        # The way back first: from the switch on it may be needed.
+        # The way back first: from the switch on it may be needed. (Somebody may have removed it.)
+        place.make_block(self._path(BACK), self._block(Choice(choice.back or choice.default)))
         place.write_block(self._path(BACK), self._block(Choice(choice.back or choice.default)))
         place.flush(self.directory)
         place.write_block(self._path(CHOICE), self._block(choice))
@@ -140,7 +142,7 @@ class InPlace:
     def forget(self, deployment: str) -> None:
         try:
             os.unlink(self._file(deployment))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         place.flush(self.directory)
 
@@ -170,8 +172,7 @@ class InPlace:
         # Before its files go nothing may lead to them.
         self.dialect.exclude(self.directory)
         place.flush(self.directory)
-        shutil.rmtree(os.path.join(self.directory, OURS), ignore_errors=True)
-        place.flush(self.directory)
+        place.remove_directory(self.directory, OURS)
 
     def note(self) -> str:
         return place.read_text(self._path(NOTE))

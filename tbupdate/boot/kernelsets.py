@@ -31,8 +31,10 @@ def put(boot: str, files: Mapping[str, Place], used: Iterable[str]) -> str:
     """
     name, total = digest(files)
     final = os.path.join(boot, OURS, name)
-    if os.path.isdir(final):
+    if holds(boot, name, files):
         return name
+    # Somebody took files out of it: what it boots is lost already.
+    shutil.rmtree(final, ignore_errors=True)
     collect(boot, used)
     _refuse_without_space(boot, total, len(files))
     os.makedirs(os.path.dirname(final), exist_ok=True)
@@ -43,6 +45,12 @@ def put(boot: str, files: Mapping[str, Place], used: Iterable[str]) -> str:
     os.rename(unfinished, final)
     place.flush(boot)
     return name
+
+
+def holds(boot: str, name: str, files: Iterable[str]) -> bool:
+    """Whether a set has these files, and something is in them."""
+    paths = (os.path.join(boot, OURS, name, each) for each in files)
+    return all(os.path.isfile(path) and os.path.getsize(path) > 0 for path in paths)
 
 
 def collect(boot: str, used: Iterable[str]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
-import subprocess
+import shutil
+import stat
+from collections.abc import Iterator
 
 from tbdiff.errors import Failed, Rejected
-from tbupdate import syscalls
+from tbupdate import programs, syscalls
 from tbupdate.mounts import Mount, read_mounts
 from tbupdate.signals import held_back
 
@@ -34,12 +37,10 @@ def mount_of(directory: str) -> Mount:
 def uuid_of(directory: str) -> str:
     """By what name the initramfs finds it."""
     source = mount_of(directory).source
-    told = subprocess.run(
-        ["blkid", "-p", "-s", "UUID", "-o", "value", source], check=False, capture_output=True, text=True
-    )
-    if not told.stdout.strip():
+    told = programs.run(["blkid", "-p", "-s", "UUID", "-o", "value", source])
+    if not told.out.strip():
         raise Failed(f"the boot partition {source} has no UUID that blkid knows")
-    return told.stdout.strip()
+    return told.out.strip()
 
 
 def flush(directory: str) -> None:
@@ -60,6 +61,24 @@ def flush(directory: str) -> None:
                 fcntl.ioctl(descriptor, _THAW, 0)
     finally:
         os.close(descriptor)
+
+
+def require_directory(boot: str, name: str) -> None:
+    """Refuse a boot partition on which our own directory is something else: a boot loader sees nothing elsewhere."""
+    path = os.path.join(boot, name)
+    if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
+        raise Rejected(
+            f"{path} is no directory, where the boot loader is to find what it boots; nothing was changed",
+            "Move it away, then run: tb-update init",
+        )
+
+
+def remove_directory(boot: str, name: str) -> None:
+    """Remove our own directory, all of it, or say why that cannot be."""
+    path = os.path.join(boot, name)
+    if os.path.lexists(path):
+        shutil.rmtree(path)
+        flush(boot)
 
 
 def make_room(boot: str, directory: str) -> None:
@@ -91,13 +110,27 @@ def _is_fat(boot: str) -> bool:
 
 def read_block(path: str) -> bytes | None:
     """A block; None where there is none of the proper size."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    with open(descriptor, "rb") as file:
-        content = file.read(BLOCK + 1)
+    content = read_file(path, BLOCK + 1)
     return content if len(content) == BLOCK else None
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """What a file of ours holds, the first `limit` bytes; nothing where there is none, or something else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return b""
+        raise
+    try:
+        return os.read(descriptor, limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    finally:
+        os.close(descriptor)
+
+
+def is_plain(path: str) -> bool:
+    """Whether it is a file, and no link to one."""
+    return not os.path.islink(path) and os.path.isfile(path)
 
 
 def read_text(path: str) -> str:
@@ -131,9 +164,20 @@ def write_block(path: str, content: bytes) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def _cleared(path: str) -> Iterator[None]:
+    """Leave nothing behind of a file that could not be written."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
 def write_new(path: str, content: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
     """A file under a temporary name first, then in its place."""
-    with open(path + ".partial", "wb") as file:
+    with _cleared(path + ".partial"), open(path + ".partial", "wb") as file:
         if owner != (0, 0):
             os.fchown(file.fileno(), *owner)
         try:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import place
-from tbupdate.boot.chooser import DEVICETREES, OURS, Choice, Coverage, Entry, parse_entry
+from tbupdate.boot.chooser import DEVICETREES, ENTRY_MAX, OURS, Choice, Coverage, Entry, parse_entry
 
 ENTRIES = "loader/entries"
 NOTE = "note"
@@ -61,10 +60,13 @@ class SystemdBoot:
         found = []
         for file in os.listdir(self._entries) if os.path.isdir(self._entries) else ():
             said = _NAME.fullmatch(file)
-            if said is not None:
+            if said is not None and place.is_plain(os.path.join(self._entries, file)):
                 left = int(said["left"]) if said["left"] is not None else None
                 found.append(_Named(file, int(said["number"]), said["id"], left, said["end"] == "conf"))
         return sorted(found, key=lambda one: one.order, reverse=True)
+
+    def require_tools(self, tree: int, current: int) -> None:
+        """Files are all that it takes."""
 
     def choice(self) -> Choice | None:
         seen = [one for one in self._named() if one.seen]
@@ -84,8 +86,7 @@ class SystemdBoot:
     def entries(self) -> Mapping[str, Entry]:
         found: dict[str, Entry] = {}
         for one in self._named():
-            with open(os.path.join(self._entries, one.file), encoding="utf-8", errors="replace") as file:
-                entry = parse_entry(file.readline())
+            entry = parse_entry(place.read_file(os.path.join(self._entries, one.file), ENTRY_MAX))
             if entry is not None and entry.deployment == one.deployment:
                 found.setdefault(one.deployment, entry)
         return found
@@ -186,8 +187,7 @@ class SystemdBoot:
         for one in self._named():
             os.unlink(os.path.join(self._entries, one.file))
         place.flush(self.directory)
-        shutil.rmtree(os.path.join(self.directory, OURS), ignore_errors=True)
-        place.flush(self.directory)
+        place.remove_directory(self.directory, OURS)
 
     def note(self) -> str:
         return place.read_text(os.path.join(self.directory, OURS, NOTE))

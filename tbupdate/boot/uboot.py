@@ -6,17 +6,19 @@ runs `altbootcmd` in place of `bootcmd`. Ours boots what stands in `back`: the d
 
 from __future__ import annotations
 
-import subprocess
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from tbdiff.errors import Failed
-from tbupdate.boot import place
-from tbupdate.boot.chooser import OURS, Choice, Coverage
+from tbdiff.errors import Failed, Rejected
+from tbupdate import programs
+from tbupdate.boot import kernel, place
+from tbupdate.boot.chooser import OURS, Choice, Coverage, was_chosen
 from tbupdate.boot.extlinux import Extlinux
 from tbupdate.boot.inplace import BACK, InPlace
 
 CONFIG = "/etc/fw_env.config"
+READER, WRITER = "fw_printenv", "fw_setenv"
 ON, COUNT, LIMIT, OTHERWISE = "upgrade_available", "bootcount", "bootlimit", "altbootcmd"
 # The label of what boots otherwise; and whether a trial has shown that U-Boot counts.
 GOOD, SEEN = "tb_good", "tb_counts"
@@ -27,6 +29,8 @@ _OTHERWISE = (
     f"bootmeth set extlinux fallback 1; setenv pxe_label_override ${{{GOOD}}}; "
     f"setenv boot_syslinux_conf {OURS}/{BACK}; setenv tb_notrial 1; run bootcmd"
 )
+# Says that U-Boot was told to count, also when its environment cannot be read any more.
+TOLD = f"{OURS}/u-boot"
 _BORROWED = (ON, COUNT, LIMIT, OTHERWISE)
 
 
@@ -38,39 +42,36 @@ class Environment:
 
     def read(self) -> dict[str, str] | None:
         """All variables; None where there is no environment that could be read."""
-        try:
-            told = subprocess.run(
-                ["fw_printenv", "-c", self.config], check=False, capture_output=True, text=True, errors="replace"
-            )
-        except FileNotFoundError:
-            return None
+        told = programs.run([READER, "-c", self.config])
         # One kind of fw_printenv goes on with variables of its own when the sum is wrong.
-        if told.returncode != 0 or "CRC" in told.stderr:
+        if told.code != 0 or "CRC" in told.err:
             return None
-        return dict(line.split("=", 1) for line in told.stdout.splitlines() if "=" in line)
+        return dict(line.split("=", 1) for line in told.out.splitlines() if "=" in line)
 
     def write(self, wanted: Mapping[str, str]) -> None:
         """Set variables, one after the other; those that are to be empty go."""
         have = self.read()
-        for name, value in wanted.items():
-            if have is None or have.get(name, "") != value:
-                self._set(name, value)
+        if have is None:
+            raise self._failed("nothing can be read there")
+        missing = [name for name, value in wanted.items() if have.get(name, "") != value]
+        for name in missing:
+            self._set(name, wanted[name])
+        if missing:
+            have = self.read() or {}
+        if any(have.get(name, "") != value for name, value in wanted.items()):
+            raise self._failed("it is not what was written to it")
 
     def _set(self, name: str, value: str) -> None:
         # One variable at a time: of the two kinds of fw_setenv each has a format of its own for several.
-        told = subprocess.run(
-            ["fw_setenv", "-c", self.config, name, *([value] if value else [])],
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
+        told = programs.run([WRITER, "-c", self.config, name, *([value] if value else [])])
+        if told.code != 0:
+            raise self._failed(told.last_line)
+
+    def _failed(self, why: str) -> Failed:
+        return Failed(
+            f"U-Boot's environment cannot be written: {why}",
+            f'See {self.config}, or set [boot] chooser = "extlinux" to do without it.',
         )
-        if told.returncode != 0:
-            said = (told.stderr or told.stdout).strip().splitlines()[-1:] or ["fw_setenv failed"]
-            raise Failed(
-                f"U-Boot's environment cannot be written: {said[0]}",
-                f'See {self.config}, or set [boot] chooser = "extlinux" to do without it.',
-            )
 
     @property
     def is_redundant(self) -> bool:
@@ -97,6 +98,12 @@ class UBoot(InPlace):
     @property
     def coverage(self) -> Coverage:
         said = self._said()
+        if self.environment.read() is None:
+            return Coverage(
+                False,
+                f"U-Boot's environment cannot be read from here (see {self.environment.config}), so its counter cannot "
+                "be stopped: nothing can be deployed, committed or rolled back to the end",
+            )
         one = "" if self.environment.is_redundant else "; its environment has no second copy: a power cut can spoil it"
         if said.get(OTHERWISE) != _OTHERWISE:
             return Coverage(
@@ -113,6 +120,19 @@ class UBoot(InPlace):
         start = "U-Boot counts the tries before it starts a kernel, so even one that dies at once is given up"
         known = "as the last trial has shown" if said.get(SEEN) else "if it was built to; the first trial will show"
         return Coverage(True, f"{start}; {known}{one}")
+
+    def require_tools(self, tree: int, current: int) -> None:
+        places = ("usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin")
+        tools = (any(kernel.is_program(tree, f"{place}/{name}") for place in places) for name in (READER, WRITER))
+        directory, name = os.path.split(CONFIG.lstrip("/"))
+        there, before = (name in kernel.OnDisk(one).names(directory) for one in (tree, current))
+        # What the deployment before did not have is a local change, which is brought along.
+        if not all(tools) or (before and not there):
+            raise Rejected(
+                "the system could not stop U-Boot's counter, which would in the end go back from it: it lacks "
+                f"{READER}, {WRITER} or {CONFIG}; nothing was changed",
+                'Add them to the image (libubootenv-tool), or set [boot] chooser = "extlinux" to do without it.',
+            )
 
     def choice(self) -> Choice | None:
         choice = super().choice()
@@ -132,7 +152,7 @@ class UBoot(InPlace):
             super().choose(choice)
         elif before is not None and before.trial == choice.default:
             # What was tried is kept. First the counter: left on, it would in the end give up what was kept.
-            if said.get(ON) == "1":
+            if said.get(ON) == "1" and (_number(said, COUNT) or was_chosen(choice.default)):
                 self._tell({SEEN: "yes" if _number(said, COUNT) else "no"})
             self._stop()
             super().choose(choice)
@@ -147,6 +167,8 @@ class UBoot(InPlace):
             kept = {f"{WAS}{name}": said.get(name, "") for name in _BORROWED}
             self._tell(kept | {OTHERWISE: _OTHERWISE})
         super().set_up(choice)
+        place.write_new(os.path.join(self.directory, TOLD), b"U-Boot counts the tries in its environment.\n")
+        place.flush(self.directory)
 
     def take_down(self) -> None:
         said = self._said()
@@ -166,6 +188,11 @@ class UBoot(InPlace):
         self.environment.write(wanted)
         # It may be a file on the boot partition.
         place.flush(self.directory)
+
+
+def was_told(directory: str) -> bool:
+    """Whether `init` has told U-Boot to count."""
+    return os.path.exists(os.path.join(directory, TOLD))
 
 
 def _number(said: Mapping[str, str], name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import os
 import subprocess
@@ -12,7 +13,7 @@ from dataclasses import replace
 import click
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbupdate import booting, journal, lock, planning, space, subvolumes, upkeep
+from tbupdate import booting, journal, lock, planning, pstore, space, subvolumes, upkeep
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import print_done, print_lines, warn
 from tbupdate.config import Config
@@ -25,6 +26,7 @@ from tbupdate.syscalls import sync
 from tbupdate.system import System
 
 ROOM_COMES_BACK = 60
+ISO = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @contextlib.contextmanager
@@ -60,7 +62,7 @@ def repaired(site: Site) -> System:
     try:
         for warning in perform(plan, site, now()):
             warn(warning)
-    except Failed as failure:
+    except (Failed, Rejected) as failure:
         # A full disk must not stand between a person and a rollback; all else says itself what it lacks.
         warn(f"what an interrupted run left could not be repaired: {failure}")
     return site.survey()
@@ -71,7 +73,15 @@ def _log_of_the_fallen(site: Site, system: System) -> Tail:
     failed = booting.fallen(system)
     if failed is None:
         return NO_LOG
-    return journal.of_deployment(failed.id, site.path(failed.roots[0].name) if failed.roots else None)
+    tail = journal.of_deployment(failed.id, site.path(failed.roots[0].name) if failed.roots else None)
+    if system.booted_id is None or failed.record is None:
+        # What this machine has kept is not of the other one's kernels.
+        return tail
+    try:
+        since = calendar.timegm(time.strptime(failed.record.created, ISO))
+    except ValueError:
+        return tail
+    return journal.of_panic(pstore.last_words(since), tail)
 
 
 def carry_out(what: str, plan: Plan, site: Site, said: Settings, rules: Config | None = None) -> None:
@@ -145,4 +155,4 @@ def restart(wanted: bool) -> None:
 
 def now() -> str:
     """The time, as it is written down."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(ISO, time.gmtime())

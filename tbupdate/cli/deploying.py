@@ -86,7 +86,7 @@ def deploy_images(
         ) as opened,
         looking(site) if wishes.dry_run else changing(site) as system,
     ):
-        require_chooser(site, rules)
+        require_chooser(site, rules, running=system.booted_id is not None)
         refuse_reboot_elsewhere(system, wishes.reboot)
         check(opened.manifest)
         target = opened.manifest.target

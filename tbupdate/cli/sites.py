@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate import config, mounts
+from tbupdate.boot import kernelsets
+from tbupdate.boot.chooser import was_chosen
 from tbupdate.boot.finder import AUTO, find_chooser
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import warn
@@ -24,11 +26,15 @@ def working(said: Settings, rules: Config | None = None) -> Iterator[Site]:
         yield Site(top, chooser=chooser, options=boot.options, tries=boot.tries, local=rules.local.policy)
 
 
-def require_chooser(site: Site, rules: Config) -> None:
-    """Refuse to deploy without the boot loader that the configuration names."""
-    if rules.boot.chooser != AUTO and site.chooser is not None and site.chooser.choice() is None:
+def require_chooser(site: Site, rules: Config, *, running: bool) -> None:
+    """Refuse to deploy without the boot loader that the configuration names, or that knew of us."""
+    if site.chooser is None or site.chooser.choice() is not None:
+        return
+    # Entries or kernels without a choice are what somebody has left of it.
+    left = site.chooser.entries() or kernelsets.loose(site.chooser.directory, ())
+    if rules.boot.chooser != AUTO or left or (running and was_chosen()):
         raise Rejected(
-            f"{site.chooser.name} does not know of tb-update yet; nothing was changed", "Set it up with: tb-update init"
+            f"{site.chooser.name} does not know of tb-update; nothing was changed", "Set it up with: tb-update init"
         )
 
 

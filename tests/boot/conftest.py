@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot import disk
+from tests.boot import disk, uboot
 from tests.boot.disk import Golden
 from tests.boot.machine import Machine
 
@@ -64,6 +64,21 @@ def efi_machine(efi_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
         *("-drive", f"{flash}=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"),
         *("-drive", f"{flash}=1,file={variables}"),
     ) as made:
+        yield made
+
+
+@pytest.fixture(scope="package")
+def uboot_disk(grub_disk: Golden) -> Iterator[Golden]:
+    """A disk that boots by a U-Boot that counts; `init` has yet to be run."""
+    with _folder() as folder:
+        yield disk.with_uboot(grub_disk, folder)
+
+
+@pytest.fixture
+def uboot_machine(uboot_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
+    """A machine with that."""
+    rom = uboot.built() / uboot.ROM
+    with _machine(uboot_disk, tmp_path, "-M", "pc", "-bios", os.fspath(rom)) as made:
         yield made
 
 

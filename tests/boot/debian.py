@@ -22,7 +22,7 @@ GUEST = Path(__file__).parent / "guest"
 PACKAGES = (
     "systemd-sysv,udev,kmod,initramfs-tools,busybox,lz4,btrfs-progs,e2fsprogs,"
     "python3,python3-btrfsutil,python3-cryptography,python3-pygments,libarchive13,grub-pc-bin,grub2-common,"
-    "extlinux,syslinux-common"
+    "extlinux,syslinux-common,libubootenv-tool"
 )
 # Where it is not the release of this computer, it installs our package by itself.
 PACKAGES_TO_INSTALL = "make,python3-venv,python3-pydantic,python3-click,python3-rich,python3-libarchive-c"
@@ -99,10 +99,12 @@ def build(tree: Path, suite: str) -> tuple[str, str]:
     run("cp", "-a", "--reflink=auto", f"{base(suite)}/.", tree)
     install(tree, suite)
     run("install", "-m755", GUEST / "agent", tree / "usr/local/sbin/agent")
-    run("install", "-m644", GUEST / "agent.service", tree / "etc/systemd/system/agent.service")
     wants = tree / "etc/systemd/system/multi-user.target.wants"
     wants.mkdir(exist_ok=True)
-    (wants / "agent.service").symlink_to("../agent.service")
+    for unit in ("agent.service", "environment.service"):
+        run("install", "-m644", GUEST / unit, tree / "etc/systemd/system" / unit)
+        (wants / unit).symlink_to(f"../{unit}")
+    run("install", "-D", "-m644", GUEST / "fw_env.config", tree / "etc/fw_env.config")
     for unit in (f"{name}.{kind}" for kind, names in MASKED.items() for name in names.split()):
         (tree / "etc/systemd/system" / unit).unlink(missing_ok=True)
         (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")

@@ -16,7 +16,7 @@ from tbdiff.create import Label, create_image
 from tbdiff.signature import create_key
 from tbupdate.boot import place
 from tests import loops
-from tests.boot import debian
+from tests.boot import debian, uboot
 from tests.boot.debian import run
 from tests.bootable import archive
 from tests.rig import tb_update
@@ -196,6 +196,29 @@ def with_extlinux(golden: Golden, folder: Path) -> Golden:
         config = folder / "config.toml"
         config.write_text(golden.image.with_name("config.toml").read_text().replace('"grub"', '"extlinux"'))
         _init(top, boot, config)
+    return Golden(image, golden.kernels)
+
+
+def with_uboot(golden: Golden, folder: Path) -> Golden:
+    """The same system as an installer leaves it for U-Boot, which has its environment on a partition of its own."""
+    image, fat = folder / "u-boot.img", folder / "fat.img"
+    run("cp", "--sparse=always", "--reflink=auto", golden.image, image)
+    older = golden.kernels[0]
+    with partitions(image, folder) as (boot, _):
+        for name in ("grub", "tb-update"):
+            shutil.rmtree(boot / name)
+        (boot / "extlinux").mkdir()
+        (boot / "extlinux/extlinux.conf").write_text(
+            f"DEFAULT installed\nLABEL installed\n  LINUX /vmlinuz-{older}\n  INITRD /initrd.img-{older}\n"
+            f"  APPEND root=LABEL=system rootfstype=btrfs ro {OPTIONS}\n"
+        )
+    with fat.open("wb") as file:
+        file.truncate(16 * MIB)
+    run("mkfs.vfat", "-n", "UBOOT", fat)
+    run("mcopy", "-i", fat, *uboot.make_environments(folder), "::")
+    run("truncate", "-s", f"+{16 * MIB}", image)
+    run("parted", "-s", image, "mkpart", "primary", "fat16", f"{SIZE}B", "100%")
+    run("dd", f"if={fat}", f"of={image}", f"seek={SIZE // MIB}", "bs=1M", "conv=notrunc")
     return Golden(image, golden.kernels)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Failed, Rejected
+from tbupdate.boot import chooser as boot_chooser
 from tbupdate.boot import finder, flash_kernel, place
 from tbupdate.boot.chooser import Choice, Chooser, Entry
 from tbupdate.boot.inplace import InPlace
@@ -416,10 +417,17 @@ def cut_at(count: int, act: Callable[[], None]) -> bool:
 
 
 @UBOOT
-def test_doctor_learns_from_a_trial_whether_uboot_counts(part: Part) -> None:
+def test_doctor_learns_from_a_trial_whether_uboot_counts(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     chooser = ready(part)
     assert chooser.coverage.counts
     assert "the first trial will show" in chooser.coverage.sentence
+    chooser.choose(Choice(ONE, TWO, 3, ONE))
+    # Committed without a boot, it has shown nothing.
+    chooser.choose(Choice(TWO, back=ONE))
+    assert "the first trial will show" in chooser.coverage.sentence
+    started = part.image.with_name("cmdline")
+    started.write_text(f"quiet tb.id={TWO} panic=10\n")
+    monkeypatch.setattr(boot_chooser, "STARTED_WITH", str(started))
     chooser.choose(Choice(ONE, TWO, 3, ONE))
     chooser.choose(Choice(TWO, back=ONE))
     assert not chooser.coverage.counts

@@ -208,7 +208,7 @@ def test_room_on_boot_is_looked_for_before_any_content_is_read(make_btrfs: MakeB
     trees = [tmp_path / "one", tmp_path / "two"]
     for tree, size in zip(trees, (9 << 20, 20 << 20), strict=True):
         bootable.bootable("6.1.0-2", size)(tree)
-        (tree / "etc").mkdir()
+        (tree / "etc").mkdir(exist_ok=True)
         (tree / "etc/system").write_text(tree.name)
         # Bytes that stay as many when they are packed.
         (tree / "boot/vmlinuz-6.1.0-2").write_bytes(random.Random(size).randbytes(size))

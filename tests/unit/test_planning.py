@@ -15,6 +15,7 @@ from tbdiff.manifest import Manifest, Target, Way
 from tbupdate import booting, planning, status, upkeep
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import AddEntry, Choose, MakeTries, PutKernel, RequireBootable
+from tbupdate.journal import NO_LOG, Tail
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT
 from tbupdate.marks import Marks
 from tbupdate.mirrors import SHOWN, SPARE, settle
@@ -395,7 +396,9 @@ def test_a_clean_reboot_gives_the_try_back() -> None:
 )
 def test_what_was_left_by_itself_is_told_from_what_goes_on(system: System, why: str | None) -> None:
     failed = booting.fallen(system)
-    assert (booting.why_fallen(system, failed) if failed else None) == why or (why and failed)
+    assert (booting.why_fallen(system, failed, NO_LOG) if failed else None) == why or (why and failed)
+    panicked = Tail(("Kernel panic - not syncing: no working init", "Call Trace:"))
+    assert failed is None or booting.why_fallen(system, failed, panicked) == "its kernel panicked: no working init"
     plan = upkeep.plan_repair(system, NOW)
     marked = [step for step in plan.every_step if isinstance(step, SetMark) and step.mark.startswith("bad.")]
     assert len(marked) == (1 if why else 0)
