@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from tests.console import Device, set_up
 from tests.device import TinyImage, boots, check_settled, deploy, run, run_first
 
 WAITING = 20
+_counter = itertools.count(1)
 
 
 @pytest.fixture
@@ -105,13 +109,14 @@ def test_it_sees_nothing_of_the_outside_and_changes_nothing_there(top: Path, tmp
     assert mounts_below(top) == []
 
 
-def test_daemons_end_with_it(top: Path, tmp_path: Path) -> None:
+def test_daemons_end_with_it(top: Path, mark: str) -> None:
     started = time.monotonic()
     run(
-        top, shell(top, "setsid sh -c 'trap : TERM HUP; sleep 987654 & wait; sleep 987654' & echo x >/etc/x; sleep 0.2")
+        top,
+        shell(top, f"setsid sh -c 'trap : TERM HUP; sleep {mark} & wait; sleep {mark}' & echo x >/etc/x; sleep 0.2"),
     )
     assert time.monotonic() - started < WAITING
-    assert not processes("987654")
+    assert not processes(mark)
     check_settled(top)
 
 
@@ -229,22 +234,31 @@ def test_packages_whose_database_is_outside_of_the_root_are_not_updated_so(btrfs
 # --- ended by force --------------------------------------------------------------------------------------------------
 
 
-def processes(mark: str) -> list[str]:
+def processes(mark: str) -> list[int]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            said = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            said = path.read_bytes()
         except OSError:
             continue
-        if mark in said and int(path.parts[2]) != os.getpid():
-            found.append(said)
+        if mark.encode() in said.replace(b"\0", b" ") and int(path.parts[2]) != os.getpid():
+            found.append(int(path.parts[2]))
     return found
 
 
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """How long commands sleep, by which they are known; what is left of them when a test fails is ended."""
+    seconds = f"9{os.getpid()}{next(_counter)}"
+    yield seconds
+    for process in processes(seconds):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_ended_in_the_middle_of_the_command(dev: Device, number: signal.Signals) -> None:
+def test_ended_in_the_middle_of_the_command(dev: Device, number: signal.Signals, mark: str) -> None:
     before, names = dev.status(), device.names(dev.top)
-    mark = f"9{os.getpid()}{int(number)}"
     script = f"echo x >/etc/x; setsid sleep {mark} & touch /root/there; sleep {mark}"
     command = dev.command("run", "--", "sh", "-c", script)
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
