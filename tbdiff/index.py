@@ -23,6 +23,9 @@ NAME = "index.json"
 TYPE = "application/vnd.tbdiff.index+json"
 INDEX_MAX = 8 << 20
 SIGNATURES_MAX = 32
+# A part of three bytes takes hundreds in memory. An envelope has few parts, and those of an index are not that small.
+ENVELOPE_PARTS = 256
+BYTES_OF_PART = 32
 
 
 def _instant(text: str) -> str:
@@ -100,18 +103,29 @@ class _Envelope(_Part):
 def read_index(raw: bytes, keys: Sequence[PublicKey]) -> tuple[Index, str]:
     """The index and the name of the key that answers for it; nothing of it is read before that is known."""
     try:
+        _check_parts(raw, ENVELOPE_PARTS)
         sealed = _Envelope.model_validate_json(raw)
         payload = base64.b64decode(sealed.payload, validate=True)
         signatures = [(bytes.fromhex(one.keyid), base64.b64decode(one.sig, validate=True)) for one in sealed.signatures]
     except (pydantic.ValidationError, binascii.Error, ValueError):
         raise Rejected("the index of images is none: it is damaged, or something else stands in its place") from None
     signer = _signer(payload, signatures, keys)
+    try:
+        _check_parts(payload, ENVELOPE_PARTS + len(payload) // BYTES_OF_PART)
+    except ValueError:
+        raise Rejected("the index of images has more parts than can belong to it") from None
     index = parse(Index, payload, "the index of images")
     trees = {release.tree for release in index.releases}
     named = {tree for channel in index.channels.values() for tree in channel} | {image.tree for image in index.images}
     if len(trees) != len(index.releases) or not named <= trees:
         raise Rejected("the index of images names trees that it does not describe, or describes one twice")
     return index, signer
+
+
+def _check_parts(raw: bytes, most: int) -> None:
+    """Refuse what would take much more memory than it has bytes."""
+    if raw.count(b"{") + raw.count(b"[") + raw.count(b",") // 4 > most:
+        raise ValueError("too many parts")
 
 
 def _signer(payload: bytes, signatures: Sequence[tuple[bytes, bytes]], keys: Sequence[PublicKey]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tbdiff.compression import zstd
 from tbdiff.entry import HEAD, LISTING_MAGIC, Entry, Kind, Listing, serialise
 from tbdiff.errors import Failed
-from tbdiff.output import appearing
+from tbdiff.output import replacing
 
 MAGIC = b"\x89tblist\n"
 SIZE_MAX = 1 << 30
@@ -21,7 +21,7 @@ def store(listing: Listing, path: Path) -> None:
     The file is MAGIC, the tree digest, and zstd over what the digest is made of, each entry followed by its extents.
     """
     body = b"".join(serialise(entry) + _extents(entry) for entry in listing)
-    with appearing(path) as out:
+    with replacing(path) as out:
         out.write(MAGIC + listing.digest + zstd.compress(LISTING_MAGIC + body, 3))
 
 

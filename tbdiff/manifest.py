@@ -18,6 +18,8 @@ STATEMENT_MAX = 1 << 20
 # Parts of the format that an image may require of its reader. An unknown one is refused.
 LZMA = "lzma"
 FEATURES = frozenset({LZMA})
+# What a message says of a statement: so many names, so many letters.
+NAMED, SHOWN = 10, 200
 
 
 def _inside(path: str) -> str:
@@ -162,7 +164,7 @@ def parse(model: type[S], raw: bytes, what: str = "the image's manifest") -> S:
         unknown = sorted(set(preface.requires) - FEATURES)
         if unknown:
             raise Rejected(
-                f"{what} needs what this tbdiff does not know: {', '.join(unknown)}",
+                f"{what} needs what this tbdiff does not know: {', '.join(unknown[:NAMED])}",
                 "Update tbdiff, or ask for one without it.",
             )
         return model.model_validate_json(raw)
@@ -173,4 +175,4 @@ def parse(model: type[S], raw: bytes, what: str = "the image's manifest") -> S:
 def _first(errors: list[Any]) -> str:
     """The first thing that is wrong, in one line."""
     where = ".".join(str(part) for part in errors[0]["loc"])
-    return f"{where}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
+    return f"{where[:SHOWN]}: {errors[0]['msg']}" if where else str(errors[0]["msg"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -31,10 +32,21 @@ def check_place(out: Path, *trees: Path | None) -> None:
 @contextmanager
 def appearing(out: Path) -> Iterator[BinaryIO]:
     """A new file that takes the place of `out`, or of what `out` links to, when all of it is written and on disk."""
-    place = out.resolve()
+    place = Path(os.path.realpath(out))
+    if place.exists() and not place.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", os.fspath(place))
+    with replacing(place) as file:
+        yield file
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[BinaryIO]:
+    """The same for what is ours alone: a link or a device in its place is replaced itself, and not written through."""
     temporary = place.with_name(f".{place.name}.new")
+    # A run that was killed may have left one there.
+    temporary.unlink(missing_ok=True)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 from tbdiff.errors import Failed, Rejected
 from tbdiff.image import open_image
 from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, Release, read_index, write_index
-from tbdiff.output import appearing
+from tbdiff.output import replacing
 from tbdiff.signature import load_private_key, public_half
+from tbdiff.source import read_plain
 from tbdiff.tree import Progress, quiet
 
 if TYPE_CHECKING:
@@ -44,15 +46,19 @@ def publish(
     Without images it only renews the index.
     """
     private = load_private_key(key)
+    if not images and not folder.exists():
+        raise Rejected(f"there is no folder {folder}, so there is nothing to renew", "Name an image to publish.")
     offered = [_offered(path, progress) for path in images]
     with _locked(folder):
         before = _present(folder, private, key.name)
         if before is None and not offered:
             raise Rejected(f"{folder} holds no index yet, so there is nothing to renew", "Name an image to publish.")
         after = extended(before, [one.release for one in offered], [one.listed for one in offered], channel, days)
+        signed = write_index(after, private)
+        _check_readable(signed, private, folder)
         for one in offered:
             _bring(one, folder)
-        _put(folder / NAME, write_index(after, private))
+        _put(folder / NAME, signed)
     return after
 
 
@@ -81,6 +87,8 @@ def extended(
 
 def _offered(path: Path, progress: Progress) -> Offered:
     """What a file holds, all of which is read once: a damaged image must not reach a device."""
+    if not path.is_file():
+        raise Failed(f"there is no file {path}; nothing was published")
     with open_image(str(path)) as opened:
         target, way = opened.manifest.target, opened.manifest.way
         if way.container != "tbdiff" or target.tree is None:
@@ -120,17 +128,39 @@ def _locked(folder: Path) -> Iterator[None]:
         raise Failed(f"{folder} cannot be written to: {error.strerror}; nothing was published") from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
+        for left in folder.glob(".*.tbdiff.new"):
+            # Of a run that was killed.
+            left.unlink()
         yield
     finally:
         os.close(fd)
 
 
+def _check_own(place: Path) -> None:
+    """Refuse a link: who may write to the folder must not lead us to what only we may write to."""
+    if place.is_symlink():
+        raise Rejected(f"{place} is a symbolic link; the index was left as it was", "Remove it.")
+
+
+def _check_readable(signed: bytes, private: Ed25519PrivateKey, folder: Path) -> None:
+    """Refuse an index that devices would refuse."""
+    if len(signed) > INDEX_MAX:
+        raise Rejected(
+            f"the index of {folder} would have more than {INDEX_MAX >> 20} MiB, which no device reads; "
+            "nothing was published",
+            "Begin a new folder with the images that are still needed.",
+        )
+    read_index(signed, (public_half(private, "own"),))
+
+
 def _present(folder: Path, private: Ed25519PrivateKey, name: str) -> Index | None:
+    _check_own(folder / NAME)
     try:
-        with (folder / NAME).open("rb") as file:
-            raw = file.read(INDEX_MAX)
+        raw = read_plain(os.fspath(folder / NAME), INDEX_MAX)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Failed(f"{folder / NAME} cannot be read: {error.strerror}; nothing was published") from None
     try:
         return read_index(raw, (public_half(private, name),))[0]
     except Rejected as error:
@@ -142,22 +172,25 @@ def _present(folder: Path, private: Ed25519PrivateKey, name: str) -> Index | Non
 
 def _bring(one: Offered, folder: Path) -> None:
     place = folder / one.listed.file
-    if place.exists() and place.stat().st_size == one.listed.size:
-        return
+    _check_own(place)
     try:
-        with one.source.open("rb") as source, appearing(place) as copy:
+        # One of that size may have been damaged since.
+        if place.exists() and filecmp.cmp(one.source, place, shallow=False):
+            return
+        with one.source.open("rb") as source, replacing(place) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
             copy.flush()
             with open_image(copy.name) as again:
                 if again.digest != one.listed.digest or copy.tell() != one.listed.size:
                     raise Rejected(f"{one.source} changed while it was published; the index was left as it was")
+                again.check()
     except OSError as error:
         raise Failed(f"{place} cannot be written: {error.strerror}; the index was left as it was") from None
 
 
 def _put(path: Path, data: bytes) -> None:
     try:
-        with appearing(path) as file:
+        with replacing(path) as file:
             file.write(data)
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror}; it was left as it was") from None

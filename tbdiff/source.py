@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +82,10 @@ def open_source(source: str, kept: Path | None = None) -> Source:
             raise Failed("standard input is a terminal, not an image", "Pipe an image in, or name a file.")
         return Source("standard input", sys.stdin.buffer)
     if is_url(source):
-        return Source(source, _download(source, kept))
+        try:
+            return Source(source, _download(source, kept))
+        except FileNotFoundError as error:
+            raise Failed(f"{source} cannot be fetched: {error.strerror}") from None
     if "://" in source:
         raise Failed(f"{source} cannot be fetched: only http:// and https:// can", "Fetch it first, and name the file.")
     try:
@@ -113,7 +118,20 @@ def read_small(source: str, limit: int) -> bytes | None:
                     parts.append(part)
                     limit -= len(part)
                 return b"".join(parts)
-        with Path(source).open("rb") as file:
-            return file.read(limit)
+        return read_plain(source, limit)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Failed(f"{source} cannot be read: {error.strerror}") from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_plain(path: str, limit: int) -> bytes:
+    """What a file holds, at most `limit` bytes; OSError for a pipe or device, which could let us wait for ever."""
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        return file.read(limit)

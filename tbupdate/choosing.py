@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import TypeVar
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.index import Index, ListedImage, Release
+from tbdiff.manifest import NAMED
 from tbupdate import release as releases
-from tbupdate.system import System
+from tbupdate.system import Deployment, System
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[st
         why = failed.removeprefix(wanted.tree).strip()
         raise NothingToDo(f"{called} is the newest of {bounds.channel}, but it failed here before ({why})")
     left = next((one for one in system.deployments if one.record and one.record.tree == wanted.tree), None)
-    if left is not None:
+    if left is not None and not (bounds.exactly and _was_followed(system, left)):
         raise NothingToDo(
             f"{called} is the newest of {bounds.channel}, and was left here before",
             f"Go to it again with: tb-update rollback {left.id}",
@@ -79,12 +80,21 @@ def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[st
     return Update(wanted, found)
 
 
+def _was_followed(system: System, left: Deployment) -> bool:
+    """Whether it was left for a later one, and not by a rollback."""
+    default = system.default
+    later = default is not None and default.subvolume.id > left.subvolume.id
+    return later and left.id not in system.marks.bad
+
+
 def _newest(system: System, index: Index, bounds: Bounds) -> Release:
     if bounds.channel not in index.channels:
-        known = ", ".join(sorted(index.channels)) or "none"
-        raise Rejected(f"there is no channel {bounds.channel!r} there, only {known}", "Correct it in config.toml.")
-    for tree in reversed(index.channels[bounds.channel]):
-        offered = index.release_of(tree)
+        known = ", ".join(sorted(index.channels)[:NAMED])
+        there = f"only {known}" if known else "nor any other"
+        raise Rejected(f"there is no channel {bounds.channel!r} there, {there}", "Correct it in config.toml.")
+    described = {release.tree: release for release in index.releases}
+    for tree in dict.fromkeys(reversed(index.channels[bounds.channel])):
+        offered = described.get(tree)
         if offered is not None and _fits(system, offered, bounds):
             return offered
     what = f"release {bounds.exactly}" if bounds.exactly else "release for this device"
@@ -107,6 +117,7 @@ def _routes(system: System, index: Index, tree: str, encoders: Collection[str]) 
     """The cheapest route of all, and the cheapest full image."""
     usable = [image for image in index.images if set(image.encoders) <= set(encoders)]
     kept = [one.record.tree for one in system.deployments if one.record is not None and one.record.tree]
+    kept = [held for held in kept if held != tree]
     cheapest = _cheapest(usable, kept, tree)
     full = min((image for image in usable if image.base is None and image.tree == tree), key=_size, default=None)
     found = [route for route in (cheapest, Route((full,)) if full else None) if route is not None]
@@ -123,21 +134,31 @@ def _cheapest(images: Sequence[ListedImage], kept: Sequence[str], tree: str) -> 
     onward: dict[str | None, list[ListedImage]] = {}
     for image in images:
         onward.setdefault(image.base, []).append(image)
-    reached: set[str | None] = set()
-    queue = [(0, 0, next(order), start, Route(())) for start in (*kept, None)]
+    # By which image each tree is reached; none leads to those that are here.
+    reached: dict[str | None, ListedImage | None] = {}
+    queue: list[tuple[int, int, int, str | None, ListedImage | None]]
+    queue = [(0, 0, next(order), start, None) for start in (*kept, None)]
     heapq.heapify(queue)
     while queue:
-        size, steps, _, here, route = heapq.heappop(queue)
-        if here == tree and steps:
-            return route
+        size, steps, _, here, by = heapq.heappop(queue)
         if here in reached:
             continue
-        reached.add(here)
+        reached[here] = by
+        if here == tree:
+            return _back(reached, by)
         for image in onward.get(here, ()):
             if image.tree not in reached:
-                longer = Route((*route.images, image))
-                heapq.heappush(queue, (size + image.size, steps + 1, next(order), image.tree, longer))
+                heapq.heappush(queue, (size + image.size, steps + 1, next(order), image.tree, image))
     return None
+
+
+def _back(reached: Mapping[str | None, ListedImage | None], last: ListedImage | None) -> Route:
+    """The route that ends with an image."""
+    images = []
+    while last is not None:
+        images.append(last)
+        last = reached[last.base]
+    return Route(tuple(reversed(images)))
 
 
 def best(found: Sequence[T], update: Callable[[T], Update]) -> list[T]:

@@ -32,6 +32,7 @@ _MISTAKES = {
     "string_type": "must be text, in quotes",
     "model_type": "must be a table: [{key}]",
     "tuple_type": 'must be a list: ["/etc"]',
+    "too_short": "must name at least one",
     "value_error": "{error}",
 } | dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number, without quotes")
 _MISTAKES |= dict.fromkeys(("float_type", "float_parsing"), "must be a number, without quotes")
@@ -142,8 +143,8 @@ class Upgrade(_Table):
 class Window(_Table):
     """`[[window]]`: when something may happen unattended; on `days` from `start` on, for so many minutes."""
 
-    allows: tuple[Literal["deploy", "reboot"], ...] = ("deploy", "reboot")
-    days: tuple[Day, ...] = DAYS
+    allows: Annotated[tuple[Literal["deploy", "reboot"], ...], pydantic.Field(min_length=1)] = ("deploy", "reboot")
+    days: Annotated[tuple[Day, ...], pydantic.Field(min_length=1)] = DAYS
     start: Annotated[str, pydantic.AfterValidator(_time_of_day)]
     minutes: Annotated[int, pydantic.Field(ge=1, le=7 * 24 * 60, strict=True)] = 60
 

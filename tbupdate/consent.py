@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from tbdiff.errors import Failed
-from tbdiff.output import appearing
+from tbdiff.manifest import Count
+from tbdiff.output import replacing
+from tbdiff.source import read_plain
 
 PLACE = "consent.json"
 APPROVED = "approved"
 DECLINED = "declined"
 POSTPONED = "postponed"
 _MAX = 1 << 16
+HOURS_MAX = 24 * 90
 
 
 class Decision(pydantic.BaseModel):
@@ -28,29 +31,30 @@ class Decision(pydantic.BaseModel):
 
     tree: str
     called: str = ""
-    bytes: int = 0
+    bytes: Count = 0
     said: Literal["", "approved", "declined", "postponed"] = ""
-    until: float = 0
+    until: Annotated[float, pydantic.Field(ge=0, lt=1 << 37)] = 0
     waits: str = ""
 
 
 def read(state: str) -> Decision | None:
     """What was written down last; None if nothing was, or it is lost."""
     try:
-        with open(os.path.join(state, PLACE), "rb") as file:
-            return Decision.model_validate_json(file.read(_MAX))
+        return Decision.model_validate_json(read_plain(os.path.join(state, PLACE), _MAX))
     except (OSError, pydantic.ValidationError):
         return None
 
 
 def write(state: str, decision: Decision | None) -> None:
-    """Write it down, or forget what there was."""
+    """Write it down, or forget what there was. What is there already needs no room on a full disk."""
     place = Path(state, PLACE)
+    if decision == read(state):
+        return
     try:
         if decision is None:
             place.unlink(missing_ok=True)
             return
-        with appearing(place) as file:
+        with replacing(place) as file:
             file.write(decision.model_dump_json().encode() + b"\n")
     except OSError as error:
         raise Failed(f"{place} cannot be written: {error.strerror}; it was left as it was") from None

@@ -10,10 +10,11 @@ from pathlib import Path
 import pydantic
 
 from tbdiff.errors import Failed, Rejected
-from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, read_index
-from tbdiff.output import appearing
+from tbdiff.index import INDEX_MAX, NAME, Index, Instant, ListedImage, read_index
+from tbdiff.manifest import Count
+from tbdiff.output import replacing
 from tbdiff.signature import KeyRing
-from tbdiff.source import read_small
+from tbdiff.source import is_url, read_plain, read_small
 from tbupdate.config import Source
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ class Seen(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
 
-    version: int
-    issued: str
+    version: Count
+    issued: Instant
 
 
 _ALL = pydantic.TypeAdapter(dict[str, Seen])
@@ -72,11 +73,18 @@ def address(source: Source, image: ListedImage) -> str:
     return f"{source.url.rstrip('/')}/{image.file}"
 
 
+def locate(source: Source, image: ListedImage) -> str:
+    """The same, for who is going to open it: in a folder something else than a file could let us wait for ever."""
+    place = address(source, image)
+    if not is_url(place) and not os.path.isfile(place):
+        raise Failed(f"there is no file {place}, which the index names; nothing was changed")
+    return place
+
+
 def read_seen(state: str) -> dict[str, Seen]:
     """What was seen last of each source; nothing where that was lost."""
     try:
-        with open(os.path.join(state, SEEN), "rb") as file:
-            return _ALL.validate_json(file.read(_SEEN_MAX))
+        return _ALL.validate_json(read_plain(os.path.join(state, SEEN), _SEEN_MAX))
     except (OSError, pydantic.ValidationError):
         return {}
 
@@ -90,7 +98,7 @@ def remember(state: str, seen: dict[str, Seen], sources: Sequence[Source], found
     if new == seen:
         return
     try:
-        with appearing(Path(state, SEEN)) as file:
+        with replacing(Path(state, SEEN)) as file:
             file.write(_ALL.dump_json(new))
     except OSError as error:
         log.warning("what was seen of the sources could not be written down: %s", error.strerror)

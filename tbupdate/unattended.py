@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from tbupdate.choosing import Update
 from tbupdate.config import DAYS, Window
-from tbupdate.consent import APPROVED, DECLINED, Decision
+from tbupdate.consent import APPROVED, DECLINED, HOURS_MAX, Decision
 
 DEPLOY = "deploy"
 REBOOT = "reboot"
@@ -68,7 +68,9 @@ def _deploy(state: State) -> Next:
     decision = state.decision
     if decision is not None and decision.said == DECLINED:
         return Next(Act.NOTHING, "it was declined")
-    if decision is not None and decision.until and decision.until > state.now.timestamp():
+    now = state.now.timestamp()
+    # Nobody can postpone for longer: then it was a clock that stood in the future.
+    if decision is not None and now < decision.until <= now + HOURS_MAX * 3600:
         until = datetime.fromtimestamp(decision.until, state.now.tzinfo)
         return Next(Act.WAIT, f"it was postponed until {until:%Y-%m-%d %H:%M}")
     if state.ask and (decision is None or decision.said != APPROVED):

@@ -47,7 +47,7 @@ def ask(site: Site, system: System, rules: Config, *, remember: bool = False) ->
         try:
             heard.append((source, sources.offered(source, keys, seen, now())))
         except (Failed, Rejected) as stop:
-            faults.append(stop)
+            faults.append(_named(source, stop))
     if remember and heard:
         sources.remember(state, seen, [source for source, _ in heard], [index for _, index in heard])
     encoders = _encoders([index for _, index in heard])
@@ -60,14 +60,22 @@ def ask(site: Site, system: System, rules: Config, *, remember: bool = False) ->
         except NothingToDo as nothing:
             reasons.append(nothing)
         except Rejected as rejected:
-            faults.append(rejected)
+            faults.append(_named(source, rejected))
     if not found and not reasons:
-        raise faults[0]
+        fault, *faults = faults
+        for other in faults:
+            warn(f"{other}")
+        raise fault
     for fault in faults:
         warn(f"{fault}")
     if not found:
         raise reasons[0]
     return choosing.best(found, lambda one: one.update)
+
+
+def _named(source: Source, stop: Stop) -> Stop:
+    """The same, for people who follow several sources."""
+    return stop if source.url in str(stop) else type(stop)(f"{source.url}: {stop}", stop.remedy)
 
 
 def _encoders(indexes: Sequence[Index]) -> frozenset[str]:
@@ -85,8 +93,8 @@ def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes) ->
     wishes = replace(wishes, allow_downgrade=bool(rules.upgrade.exactly))
     ways = [(one, route) for one in found for route in one.update.routes]
     for left, (one, route) in enumerate(ways, 1 - len(ways)):
-        addresses = [sources.address(one.source, image) for image in route.images]
         try:
+            addresses = [sources.locate(one.source, image) for image in route.images]
             deploy_images(addresses, said, rules, wishes, "upgrade", one.check)
             return
         except (Failed, Rejected) as stop:

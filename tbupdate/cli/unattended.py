@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -29,6 +30,8 @@ from tbupdate.site import Site
 from tbupdate.unattended import Act, Next, State, next_action
 
 MINUTE, HOUR = 60, 3600
+# A week.
+EVERY_MAX = 7 * 24 * 60
 
 
 def step(said: Settings, rules: Config) -> None:
@@ -104,10 +107,14 @@ def _place(site: Site) -> str:
 
 
 @click.command()
-@click.option("--every", metavar="MINUTES", type=click.FloatRange(min=0.01), default=60, help="How often; default: 60.")
+@click.option(
+    "--every", metavar="MINUTES", type=click.FloatRange(0.01, EVERY_MAX), default=60, help="How often; default: 60."
+)
 @everywhere
 def agent(every: float) -> None:
     """Do `upgrade --unattended` again and again, in the foreground, until it is stopped."""
+    if math.isnan(every):
+        raise click.BadParameter("it is no number", param_hint="--every")
     said = settings()
     options = {"--top": said.top, "--boot": said.boot, "--config": said.config}
     given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
@@ -132,7 +139,7 @@ def decline() -> None:
 
 
 @click.command()
-@click.option("--hours", type=click.IntRange(1, 24 * 90), default=24, help="For so long; default: 24.")
+@click.option("--hours", type=click.IntRange(1, consent.HOURS_MAX), default=24, help="For so long; default: 24.")
 @everywhere
 def postpone(hours: int) -> None:
     """Leave the release that is offered for later."""

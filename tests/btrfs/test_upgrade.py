@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -242,3 +243,61 @@ def test_the_agent_looks_after_it(fleet: Fleet) -> None:
     assert fleet.version == "2"
     assert running.returncode == 0
     fleet.dev("commit")
+
+
+@pytest.mark.parametrize("by_web", [True, False])
+def test_what_is_not_there_gives_way_to_the_full_image(fleet: Fleet, by_web: bool) -> None:
+    fleet.publish((1, 2), (None, 2))
+    with served(fleet.folder) as url:
+        fleet.follow(url if by_web else str(fleet.folder))
+        (image,) = fleet.dev.json("check")["update"]["images"]
+        (fleet.folder / image["file"]).unlink()
+        os.mkfifo(fleet.folder / ("odd" if by_web else image["file"]))
+        done = fleet.dev.run("upgrade")
+    assert (done.returncode, fleet.version) == (0, "2"), done.stderr
+    assert "trying the next way" in done.stderr
+
+
+def test_a_source_that_is_none_does_not_stand_before_another(fleet: Fleet) -> None:
+    fleet.publish((None, 2))
+    odd = fleet.dev.work / "odd"
+    odd.mkdir()
+    os.mkfifo(odd / "index.json")
+    fleet.follow(str(odd), str(fleet.dev.work / "builder"), str(fleet.folder))
+    done = fleet.dev.run("upgrade", timeout=60)
+    assert (done.returncode, fleet.version) == (0, "2")
+    assert "it is no regular file" in done.stderr
+    assert "Not a directory" in done.stderr
+    fleet.follow(str(odd), str(fleet.dev.work / "builder"))
+    both = fleet.dev.run("check")
+    assert both.returncode == 1
+    assert "it is no regular file" in both.stderr
+    assert "Not a directory" in both.stderr
+
+
+def test_of_a_broken_second_image_nothing_is_left(fleet: Fleet) -> None:
+    first, second = fleet.image(1, 2), fleet.image(2, 3)
+    second.write_bytes(second.read_bytes()[:-9])
+    before = sorted(os.listdir(fleet.dev.top / "snapshots"))
+    done = fleet.dev.run("deploy", str(first), str(second))
+    assert (done.returncode, fleet.version) == (3, "1")
+    assert "nothing was changed" in done.stderr
+    assert sorted(os.listdir(fleet.dev.top / "snapshots")) == before
+    last = fleet.dev.json("history")["events"][-1]
+    assert (last["event"], last["result"]) == ("deploy", "failed")
+    assert not fleet.dev.status()["interrupted"]
+
+
+def test_exactly_a_release_that_was_left_for_a_later_one(fleet: Fleet) -> None:
+    fleet.publish((None, 2))
+    fleet.dev("upgrade")
+    fleet.dev("commit")
+    fleet.follow(str(fleet.folder), more='[upgrade]\nexactly = "1.0"')
+    fleet.dev("upgrade", "--unattended")
+    assert fleet.version == "1"
+    fleet.dev("upgrade", "--unattended", code=4)
+
+
+@pytest.mark.parametrize("often", ["nan", "inf", "0", "1e300"])
+def test_how_often_the_agent_asks_is_a_number_of_minutes(dev: Device, often: str) -> None:
+    dev("agent", "--every", often, code=2, timeout=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -32,8 +33,8 @@ def an_index(*images: ListedImage, stable: tuple[int, ...] = (1, 2, 3), **more: 
     releases = tuple(
         Release(**({"tree": tree(n), "release": f"{n}.0", "epoch": n} | special.get(n, {}))) for n in sorted(numbers)
     )
-    given = {"version": 5, "issued": THEN, "expires": LATER} | more
-    return Index(releases=releases, channels={"stable": tuple(map(tree, stable))}, images=images, **given)
+    given = {"version": 5, "issued": THEN, "expires": LATER, "channels": {"stable": tuple(map(tree, stable))}} | more
+    return Index(releases=releases, images=images, **given)
 
 
 def way(index: Index, bounds: Bounds | None = None, encoders: tuple[str, ...] = (), **system: Any) -> list[list[str]]:
@@ -109,9 +110,36 @@ def test_the_newest_for_this_type_of_device() -> None:
     assert way(an_index(*FULL, stable=(1, 2, 3, 4)), Bounds("stable", at_most="3.5")) == [["None-3"]]
 
 
+def test_exactly_an_older_one_that_is_kept_is_gone_to_again() -> None:
+    """Not so where it was left by a rollback, or is bad."""
+    exactly = Bounds("stable", exactly="1.0")
+    index = an_index(*FULL, image(2, 1, 5), special={1: {"epoch": 2}})
+    assert way(index, exactly) == [["2-1"], ["None-1"]]
+    with pytest.raises(NothingToDo, match="was left here before"):
+        way(index, exactly, bad={identity(1): "it leaks"})
+    with pytest.raises(NothingToDo, match="was left here before"):
+        way(index, Bounds("stable", exactly="2.0"), default=1, good=1)
+
+
+def test_a_large_index_takes_neither_time_nor_memory_of_the_square_of_it() -> None:
+    """A chain of deltas from which, at each tree, another one leads on to the end."""
+    last = 3000
+    chain = (image(None, 1, 1), *(image(n, n + 1, 1) for n in range(1, last)))
+    index = an_index(*chain, *(image(n, last + 1, last) for n in range(1, last)), stable=(last,) * 30000)
+    tracemalloc.start()
+    assert len(way(index, Bounds("stable"))[0]) == last - 2
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
 def test_a_channel_that_is_not_there_is_named() -> None:
     with pytest.raises(Rejected, match=r"no channel 'beta' there, only stable"):
         way(an_index(*FULL), Bounds("beta"))
+    with pytest.raises(Rejected, match="nor any other"):
+        way(an_index(*FULL, channels={}), Bounds("beta"))
+    with pytest.raises(Rejected) as many:
+        way(an_index(*FULL, channels={f"c{n:090}": () for n in range(1000)}), Bounds("beta"))
+    assert len(str(many.value)) < 2000
 
 
 def test_the_newest_of_several_sources_the_cheapest_first() -> None:

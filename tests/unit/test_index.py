@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
 
 from tbdiff.create import Label, create_image
 from tbdiff.errors import Failed, Rejected
-from tbdiff.index import NAME, read_index
+from tbdiff.index import NAME, TYPE, Index, ListedImage, Release, read_index, write_index
 from tbdiff.publish import publish
-from tbdiff.signature import create_key, load_public_key
+from tbdiff.signature import create_key, load_private_key, load_public_key, sign_as
 
 
 class Host:
@@ -64,6 +66,96 @@ def test_a_folder_grows(host: Host) -> None:
     assert sorted(path.name for path in host.folder.iterdir() if not path.name.startswith(".")) == sorted(
         [NAME, *(image.file for image in index.images)]
     )
+
+
+def test_what_was_damaged_in_the_folder_is_whole_again(host: Host) -> None:
+    image = host.image(None, 1)
+    publish([image], host.folder, "stable", host.key, 30)
+    place = host.folder / host.read().images[0].file
+    place.write_bytes(bytes(place.stat().st_size))
+    publish([image], host.folder, "stable", host.key, 30)
+    assert place.read_bytes() == image.read_bytes()
+
+
+def test_what_a_run_that_was_killed_left_goes(host: Host) -> None:
+    publish([host.image(None, 1)], host.folder, "stable", host.key, 30)
+    left = host.folder / f".{host.read().images[0].file}.new"
+    left.write_bytes(b"half of it")
+    publish([], host.folder, "stable", host.key, 30)
+    assert not left.exists()
+
+
+def test_links_in_the_folder_lead_nowhere(host: Host) -> None:
+    """Who may write to the folder may not be who publishes."""
+    image, victim = host.image(None, 1), host.place / "victim"
+    victim.write_text("mine")
+    publish([image], host.folder, "stable", host.key, 30)
+    temporary = host.folder / f".{NAME}.new"
+    temporary.symlink_to(victim)
+    publish([], host.folder, "stable", host.key, 30)
+    for place in (host.folder / NAME, host.folder / host.read().images[0].file):
+        place.unlink()
+        place.symlink_to(victim)
+        with pytest.raises(Rejected, match="is a symbolic link"):
+            publish([image], host.folder, "stable", host.key, 30)
+        place.unlink()
+    assert victim.read_text() == "mine"
+
+
+def test_an_index_that_no_device_would_read_is_not_written(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish([host.image(None, 1)], host.folder, "stable", host.key, 30)
+    before = (host.folder / NAME).read_bytes()
+    monkeypatch.setattr("tbdiff.publish.INDEX_MAX", len(before) + 9)
+    with pytest.raises(Rejected, match="no device reads; nothing was published"):
+        publish([host.image(None, 2)], host.folder, "stable", host.key, 30)
+    assert (host.folder / NAME).read_bytes() == before
+    assert len(list(host.folder.glob("*.tbdiff"))) == 1
+
+
+@pytest.mark.parametrize("what", ["fifo", "directory", "nothing"])
+def test_what_is_no_file_is_not_waited_for(host: Host, what: str) -> None:
+    place = host.place / "odd"
+    {"fifo": os.mkfifo, "directory": os.mkdir, "nothing": lambda _: None}[what](place)
+    with pytest.raises(Failed, match=r"there is no file .*; nothing was published"):
+        publish([place], host.folder, "stable", host.key, 30)
+    publish([host.image(None, 1)], host.folder, "stable", host.key, 30)
+    (host.folder / NAME).unlink()
+    if what != "nothing":
+        place.rename(host.folder / NAME)
+        with pytest.raises(Failed, match=r"cannot be read: .*; nothing was published"):
+            publish([], host.folder, "stable", host.key, 30)
+    with pytest.raises(Rejected, match="there is no folder"):
+        publish([], host.place / "typo", "stable", host.key, 30)
+    assert not (host.place / "typo").exists()
+
+
+@pytest.mark.parametrize("part", [b"{},", b"[],", b"0,"])
+def test_what_would_take_much_memory_is_refused_before_it_does(host: Host, part: bytes) -> None:
+    """Also where somebody signed it: whoever holds a delivery key must not stop devices."""
+    raw = b'{"x":[' + part * ((8 << 20) // len(part) - 9) + b"0]}"
+    sealed = {"payloadType": TYPE, "payload": base64.b64encode(raw[: 5 << 20]).decode()}
+    made_by, value = sign_as(load_private_key(host.key), TYPE.encode(), raw[: 5 << 20])
+    signature = {"keyid": made_by.hex(), "sig": base64.b64encode(value).decode()}
+    signed = json.dumps(sealed | {"signatures": [signature]}).encode()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Rejected, match="it is damaged, or something else"):
+        host.read(raw)
+    with pytest.raises(Rejected, match="more parts than can belong to it"):
+        host.read(signed)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+def test_an_index_as_large_as_they_come_is_read(host: Host) -> None:
+    trees = [f"{n:064x}" for n in range(10000)]
+    index = Index(
+        version=1,
+        issued="2026-01-01T00:00:00Z",
+        expires="2026-01-01T00:00:00Z",
+        releases=tuple(Release(tree=one, device_types=("a", "bc", "def")) for one in trees),
+        channels={"stable": tuple(trees)},
+        images=tuple(ListedImage(file="a", size=1, digest=one, tree=one) for one in trees),
+    )
+    assert host.read(write_index(index, load_private_key(host.key))) == index
 
 
 def test_what_is_published_again_stays_as_it_is(host: Host) -> None:

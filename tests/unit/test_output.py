@@ -54,6 +54,28 @@ def test_nothing_appears_of_what_failed(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_nothing_is_written_through_a_link_that_stands_where_it_is_written_aside(tmp_path: Path) -> None:
+    out, victim = tmp_path / "out", tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".out.new").symlink_to(victim)
+    with appearing(out) as file:
+        file.write(b"new")
+    assert (out.read_text(), victim.read_text()) == ("new", "mine")
+
+
+def test_what_is_no_file_is_not_replaced_through_a_link(tmp_path: Path) -> None:
+    pipe, link, loop = tmp_path / "pipe", tmp_path / "link", tmp_path / "loop"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    with pytest.raises(OSError, match="no regular file"), appearing(link):
+        pass
+    assert pipe.is_fifo()
+    loop.symlink_to(loop)
+    with appearing(loop) as file:
+        file.write(b"new")
+    assert loop.read_bytes() == b"new"
+
+
 def test_a_link_stays_when_what_it_leads_to_is_signed(tree: Path, tmp_path: Path) -> None:
     image, link, key = tmp_path / "image", tmp_path / "link", tmp_path / "key"
     signature.create_key(key)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import zoneinfo
 from datetime import datetime
@@ -12,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from tbdiff.index import Release
-from tbupdate import agent, surroundings
+from tbupdate import agent, consent, sources, surroundings
 from tbupdate.choosing import Update
 from tbupdate.config import Config, Window
 from tbupdate.consent import Decision
@@ -54,6 +56,8 @@ def said(word: Any, until: float = 0) -> Decision:
         ({"decision": said("declined")}, NEW, Act.NOTHING, "declined"),
         ({"decision": said("postponed", NOON.timestamp() + 3600)}, NEW, Act.WAIT, "until 2026-07-01 13:00"),
         ({"decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.DEPLOY, ""),
+        # Such a time comes from a clock that stood in the future.
+        ({"decision": said("postponed", datetime(2100, 1, 1).timestamp())}, NEW, Act.DEPLOY, ""),
         ({"ask": True, "decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.WAIT, "approval"),
         ({"mains_only": True}, NEW, Act.DEPLOY, ""),
         ({"mains_only": True, "on_mains": False}, NEW, Act.WAIT, "mains power"),
@@ -91,13 +95,69 @@ def test_windows(window: Window, now: datetime, is_open: bool) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"start": "24:00"}, {"start": "2:00"}, {"start": "02:00", "days": ["monday"]}, {"start": "02:00", "minutes": 0}],
+    [
+        *({"start": "24:00"}, {"start": "2:00"}, {"start": "02:00", "minutes": 0}, {"start": "02:00", "allows": []}),
+        *({"start": "02:00", "days": ["monday"]}, {"start": "02:00", "days": []}),
+    ],
 )
 def test_windows_that_are_none(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Config.model_validate({"window": [wrong]})
     with pytest.raises(ValidationError):
         Config.model_validate({"upgrade": {"zone": "Nowhere/Town"}})
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"[]",
+        b'{"tree": 5}',
+        b'{"tree": "x", "said": "postponed", "until": Infinity}',
+        b'{"tree": "x", "said": "postponed", "until": 1e300}',
+        b'{"tree": "x", "bytes": 1%s}' % (b"0" * 400),
+        b"[" * 100000,
+        os.mkfifo,
+        os.mkdir,
+        lambda place: place.symlink_to(place),
+    ],
+)
+def test_what_was_said_or_seen_may_be_damaged(tmp_path: Path, junk: Any) -> None:
+    """Nothing is known then; and nothing needs to be written where nothing was said."""
+    for place in (tmp_path / consent.PLACE, tmp_path / sources.SEEN):
+        place.write_bytes(junk) if isinstance(junk, bytes) else junk(place)
+    assert consent.read(str(tmp_path)) is None
+    assert sources.read_seen(str(tmp_path)) == {}
+    consent.write(str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    "one", [{"version": 1, "issued": "zzz"}, {"version": 10**30, "issued": "2026-01-01T00:00:00Z"}]
+)
+def test_what_cannot_have_been_seen_keeps_nobody_from_updates(tmp_path: Path, one: dict[str, Any]) -> None:
+    (tmp_path / sources.SEEN).write_text(json.dumps({"https://example.org": one}))
+    assert sources.read_seen(str(tmp_path)) == {}
+
+
+def test_a_link_in_the_place_of_what_was_said_is_not_written_through(tmp_path: Path) -> None:
+    """The device may be an image that a stranger made, and the link lead out of it."""
+    state, victim = tmp_path / "state", tmp_path / "victim"
+    state.mkdir()
+    victim.write_text("mine")
+    for name in (consent.PLACE, f".{consent.PLACE}.new"):
+        (state / name).symlink_to(victim)
+    consent.write(str(state), said("declined"))
+    assert consent.read(str(state)) == said("declined")
+    assert victim.read_text() == "mine"
+
+
+def test_what_is_written_down_already_needs_no_room(tmp_path: Path) -> None:
+    consent.write(str(tmp_path), said("approved"))
+    before = (tmp_path / consent.PLACE).stat()
+    consent.write(str(tmp_path), said("approved"))
+    assert (tmp_path / consent.PLACE).stat().st_ino == before.st_ino
+    consent.write(str(tmp_path), None)
+    assert consent.read(str(tmp_path)) is None
 
 
 def supply(place: Path, name: str, **files: str) -> None:
