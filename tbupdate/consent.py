@@ -12,6 +12,7 @@ from tbdiff.errors import Failed
 from tbdiff.manifest import Count
 from tbdiff.output import replacing
 from tbdiff.source import read_plain
+from tbupdate.system import System
 
 PLACE = "consent.json"
 APPROVED = "approved"
@@ -43,6 +44,13 @@ def read(state: str) -> Decision | None:
         return Decision.model_validate_json(read_plain(os.path.join(state, PLACE), _MAX))
     except (OSError, pydantic.ValidationError):
         return None
+
+
+def offered(state: str, system: System) -> Decision | None:
+    """The same, as long as it is still to be decided: what was deployed since is not."""
+    decision = read(state)
+    here = {one.record.tree for one in system.deployments if one.record is not None}
+    return decision if decision is not None and decision.tree not in here else None
 
 
 def write(state: str, decision: Decision | None) -> None:

@@ -33,10 +33,8 @@ def show_status() -> None:
     with working(said) as site:
         system = glance(site)
         failed = history.last_failure(_events(site.top), system.marks.bad)
-        offer = consent.read(os.path.join(site.top, STATE))
+        offer = consent.offered(os.path.join(site.top, STATE), system)
     results = health.kept() if system.booted_id is not None else []
-    if offer is not None and any(one.record and one.record.tree == offer.tree for one in system.deployments):
-        offer = None
     if said.json:
         offered = offer.model_dump(mode="json") if offer else None
         print_json(status.fields(system) | {"health": health.fields(results), "failed": failed, "offered": offered})

@@ -149,9 +149,9 @@ def postpone(hours: int) -> None:
 def _answer(what: str, waits: str, until: float = 0) -> None:
     said = settings()
     with working(said) as site:
-        offer = consent.read(_place(site))
+        offer = consent.offered(_place(site), glance(site))
         if offer is None:
-            raise NothingToDo("nothing is offered to be decided", "See what there is: tb-update check")
+            raise NothingToDo("nothing is offered to be decided", "To ask: tb-update upgrade --unattended")
         consent.write(_place(site), offer.model_copy(update={"said": what, "until": until, "waits": waits}))
     if said.json:
         print_json({"done": what, "tree": offer.tree})

@@ -221,6 +221,9 @@ def test_a_person_need_not_wait(fleet: Fleet) -> None:
     fleet.dev("upgrade")
     assert fleet.version == "2"
     assert fleet.dev.status()["offered"] is None
+    # What is here already is no question any more.
+    for answer in ("approve", "postpone", "decline"):
+        assert "nothing is offered" in fleet.dev.run(answer).stderr
 
 
 def test_unattended_and_nothing_in_the_way(fleet: Fleet) -> None:
