@@ -224,7 +224,7 @@ def refuse_what_failed(system: System, manifest: Manifest, offer: Offer) -> None
     if failed and tree and failed.startswith(tree) and not offer.again:
         raise Rejected(
             f"this very system failed here before ({failed.removeprefix(tree).strip()}); nothing was changed",
-            "Get a newer image. If you mean it: --again",
+            "Get a newer image. If you mean it: tb-update deploy --again IMAGE",
         )
 
 
@@ -245,24 +245,24 @@ def refuse_downgrade(system: System, manifest: Manifest) -> None:
     if offered.epoch < system.epoch:
         raise Rejected(
             f"the image is of epoch {offered.epoch}, below {system.epoch} that was reached here; nothing was changed",
-            "It was withdrawn, most likely for a security fault. If you mean it: --allow-downgrade",
+            "It was withdrawn, most likely for a fault. If you mean it: tb-update deploy --allow-downgrade IMAGE",
         )
     if against is None or against.record is None:
         raise Rejected(
             f"the record of what was committed last is lost ({system.marks.good}), so the image may be older; "
             "nothing was changed",
-            "If you know that it is not: --allow-downgrade",
+            "If you know that it is not: tb-update deploy --allow-downgrade IMAGE",
         )
     have = against.record.release
     if have and not offered.release:
         raise Rejected(
             f"the image names no release, so it may be older than {have} that is here; nothing was changed",
-            "Give it one (`--release` when it is made), or if you mean it: --allow-downgrade",
+            "Give it one (`--release` when it is made), or if you mean it: tb-update deploy --allow-downgrade IMAGE",
         )
     if have and offered.release and release.compare(offered.release, have) < 0:
         raise Rejected(
             f"the image is release {offered.release}, older than {have} that is here; nothing was changed",
-            "If you mean it: --allow-downgrade",
+            "If you mean it: tb-update deploy --allow-downgrade IMAGE",
         )
 
 

@@ -304,3 +304,11 @@ def test_exactly_a_release_that_was_left_for_a_later_one(fleet: Fleet) -> None:
 @pytest.mark.parametrize("often", ["nan", "inf", "0", "1e300"])
 def test_how_often_the_agent_asks_is_a_number_of_minutes(dev: Device, often: str) -> None:
     dev("agent", "--every", often, code=2, timeout=60)
+
+
+def test_what_upgrade_has_no_option_for_is_said_of_deploy(fleet: Fleet) -> None:
+    fleet.publish((None, 2))
+    shutil.rmtree(fleet.dev.top / "tb-update" / fleet.dev.status()["committed"])
+    done = fleet.dev.run("upgrade")
+    assert (done.returncode, fleet.version) == (3, "1")
+    assert "tb-update deploy --allow-downgrade IMAGE" in done.stderr
