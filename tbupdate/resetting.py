@@ -5,6 +5,7 @@ from __future__ import annotations
 from tbdiff.errors import Rejected
 from tbupdate import booting, carrying, marks
 from tbupdate.boot.chooser import Choice
+from tbupdate.freezing import aside
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.mirrors import held_names, settle, way_back
@@ -16,7 +17,17 @@ from tbupdate.planning import (
     refuse_foreign_names,
     require_layout,
 )
-from tbupdate.steps import AppendHistory, DeleteSubvolume, MakeSnapshot, Plan, SetMark, Step, SyncFileSystem
+from tbupdate.steps import (
+    AppendHistory,
+    DeleteSubvolume,
+    Exchange,
+    MakeSnapshot,
+    Plan,
+    Rename,
+    SetMark,
+    Step,
+    SyncFileSystem,
+)
 from tbupdate.system import Deployment, System
 
 
@@ -43,18 +54,23 @@ def plan_reset(system: System, there: Deployment, now: str) -> Plan:
                 f"{SNAPSHOTS}/{root.name} holds the subvolume {root.nested[0]}; nothing was changed",
                 "Move that out of it, or delete it yourself.",
             )
-    # What is not used goes first: the hook in the initramfs must not find it once the boot loader has been told.
-    # Nor is anything to be brought to it that was changed since a deploy.
-    steps: list[Step] = [*carrying.forget_all(system), *(DeleteSubvolume(root.name) for root in old)]
-    held = {name: of for name, of in held_names(system).items() if name not in {root.name for root in old}}
-    fresh = next(name for name in free_roots(there.id) if name not in held)
+    # What is not used changes places before: the hook in the initramfs must not find it once the boot loader was told.
+    held, unfinished = held_names(system), aside("reset", there.id)
+    fresh = old[0].name if old else next(name for name in free_roots(there.id) if name not in held)
     held[fresh] = there.id
-    steps += [MakeSnapshot(there.id, fresh), SyncFileSystem(), *booting.add_missing(system, there)]
+    # Nor is anything to be brought to it that was changed since a deploy.
+    steps: list[Step] = [
+        *carrying.forget_all(system),
+        MakeSnapshot(there.id, unfinished),
+        SyncFileSystem(),
+        *booting.add_missing(system, there),
+    ]
     good, choice = system.marks.good, booting.on_trial(system, there.id)
     if system.is_committed(there):
         good, choice = there.id, Choice(there.id, back=way_back(system, there.id, there.id))
     else:
         steps += [*booting.give_tries(system, there.id), SyncFileSystem()]
+    steps += [Exchange(fresh, unfinished) if old else Rename(unfinished, fresh), SyncFileSystem()]
     steps += booting.switch(system, fresh, choice)
     if good != system.marks.good:
         steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
@@ -64,4 +80,5 @@ def plan_reset(system: System, there: Deployment, now: str) -> Plan:
     notes = []
     if any(root.name in used for root in there.roots) and system.booted_id is not None:
         notes.append("The root that runs is removed by the first deploy, commit or prune after the reboot.")
-    return Plan(there.id, tuple(steps), (*left, *names, SyncFileSystem(), AppendHistory(event)), tuple(notes))
+    gone = (DeleteSubvolume(unfinished),) if old else ()
+    return Plan(there.id, tuple(steps), (*gone, *left, *names, SyncFileSystem(), AppendHistory(event)), tuple(notes))

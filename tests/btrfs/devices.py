@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ def many(rig: Rig) -> Path:
     return rig.golden("many", *steps, origin=committed(rig))
 
 
+def touched(rig: Rig) -> Path:
+    """With the least that is a local change: the root directory has another time."""
+    return rig.golden("touched", lambda top: os.utime(top / "snapshots/root", (0, 0)), origin=initialised(rig))
+
+
 def first(rig: Rig) -> str:
     """The id of version 1: said in full, so that a rollback that is repeated does not go back further."""
     with mounted(initialised(rig)) as top:
@@ -67,5 +73,7 @@ SCENARIOS = {
     "commit": Scenario(staged, lambda rig: ["commit"], 2, 2),
     "rollback-staged": Scenario(staged, lambda rig: ["rollback", first(rig)], 2, 1),
     "rollback": Scenario(committed, lambda rig: ["rollback", first(rig)], 2, 1),
+    "snapshot": Scenario(touched, lambda rig: ["snapshot"], 1, 1, converting=True),
+    "reset": Scenario(committed, lambda rig: ["reset", first(rig), "--yes"], 2, 1),
     "prune": Scenario(many, lambda rig: ["prune", "--keep", "1"], 2, 2),
 }
