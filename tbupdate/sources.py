@@ -58,8 +58,9 @@ def check_fresh(source: Source, index: Index, seen: dict[str, Seen], now: str) -
             "Somebody put an old one in its place, or it was begun anew: then remove that line of "
             f"{SEEN} in the directory tb-update of the top level.",
         )
-    # A clock that stands in the past is not believed; moments of this form are in the order of their text.
-    moment = max([now, *(one.issued for one in seen.values())])
+    # A clock that stands in the past is not believed; moments of this form are in the order of their text. What other
+    # sources say of the time does not count: one that is wrong must not keep us from the rest.
+    moment = max(now, last.issued) if last is not None else now
     if index.expires < moment:
         raise Rejected(
             f"the index of images at {source.url} was good until {index.expires}, and it is {moment}; "

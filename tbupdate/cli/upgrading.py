@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tbdiff.show import size
-from tbupdate import config, sources
+from tbupdate import config, planning, sources
 from tbupdate.cli import anew
 from tbupdate.cli.conduct import glance, restart
 from tbupdate.cli.deploying import Wishes
@@ -52,7 +52,10 @@ def upgrade(*, packages: bool, over_staged: bool, dry_run: bool, reboot: bool, u
     if over_staged:
         raise click.UsageError("--continue is for --packages: an image starts from a deployment that is kept")
     with working(said, rules) as site:
-        found = ask(site, glance(site), rules, remember=not dry_run)
+        system = glance(site)
+        # No way leads past this.
+        planning.refuse_during_trial(system)
+        found = ask(site, system, rules, remember=not dry_run)
     go(found, said, rules, Wishes(dry_run=dry_run, reboot=reboot))
     restart(reboot and not dry_run)
 

@@ -161,12 +161,16 @@ def test_the_newest_of_several_sources_the_cheapest_first() -> None:
     [
         ({SOURCE.url: Seen(version=6, issued=THEN)}, NOW, r"older than the one that was seen last \(5, not 6\)"),
         ({}, "2026-03-01T00:00:00Z", "was good until 2026-02-01"),
-        ({"elsewhere": Seen(version=1, issued="2026-03-01T00:00:00Z")}, "1970-01-01T00:00:00Z", "was good until"),
+        ({SOURCE.url: Seen(version=1, issued="2026-03-01T00:00:00Z")}, "1970-01-01T00:00:00Z", "was good until"),
     ],
 )
 def test_an_index_that_is_not_fresh_is_refused(seen: dict[str, Seen], now: str, said: str) -> None:
     with pytest.raises(Rejected, match=said):
         sources.check_fresh(SOURCE, an_index(), seen, now)
+
+
+def test_a_source_that_is_wrong_about_the_time_keeps_us_from_no_other() -> None:
+    sources.check_fresh(SOURCE, an_index(), {"elsewhere": Seen(version=1, issued="2100-01-01T00:00:00Z")}, NOW)
 
 
 @pytest.mark.parametrize("now", [NOW, "1970-01-01T00:00:00Z"])
