@@ -140,6 +140,9 @@ def built(image: OpenedImage, base: Path | None, scratch: Path, progress: Progre
             image.apply(target, listing if base else None, progress)
         except NothingToDo:
             pass  # an image of no change is one too
+        except Rejected as stop:
+            # What is said of the copy is true of the tree that it is a copy of.
+            raise Rejected(str(stop).replace(str(target), str(base)), stop.remedy) from None
         yield target
 
 

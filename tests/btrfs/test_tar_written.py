@@ -207,6 +207,14 @@ def test_what_no_tarball_holds_is_refused(ground: Path) -> None:
     assert sorted(path.name for path in ground.iterdir()) == ["image", "tree"]
 
 
+def test_a_tree_that_is_not_the_base_is_named_as_it_was_given(ground: Path) -> None:
+    for name in ("base", "target", "other"):
+        build({b"f": file(name.encode())}, ground / name)
+    create_image(ground / "base", ground / "target", ground / "image", effort="fast")
+    ended = tbdiff("convert", ground / "image", ground / "other", "-o", ground / "out.tar")
+    assert (ended.code, f"{ground}/other is not the tree that the image starts from" in ended.err) == (3, True), ended
+
+
 def test_lists_as_text() -> None:
     value = acl_of(0o640, (54322, 6), (54323, 4))[1]
     assert acl.to_text(value) == b"user::rw-,user:54322:rw-,user:54323:r--,group::r--,mask::r--,other::---"
