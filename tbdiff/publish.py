@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.image import open_image
 from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, Release, read_index, write_index
 from tbdiff.output import replacing
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LOCK = ".lock"
 MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+# With fewer digits a tree is not named.
+DIGEST_LEAST = 12
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,30 @@ def publish(
     return after
 
 
+def withdraw(release: str, folder: Path, channel: str | None, key: Path, days: int) -> Index:
+    """Take a release (by its version, or the beginning of its tree digest) out of a channel, or of all; the new index.
+
+    Images that lead to releases of no channel leave the folder; those that lead away from it stay.
+    """
+    private = load_private_key(key)
+    if not folder.exists():
+        raise Rejected(f"there is no folder {folder}; nothing was withdrawn")
+    with _locked(folder):
+        before = _present(folder, private, key.name)
+        if before is None:
+            raise Rejected(f"{folder} holds no index; nothing was withdrawn")
+        after = reduced(before, release, channel, days)
+        _put(folder / NAME, write_index(after, private))
+        # Only now: who has read the old index may be fetching them.
+        for image in set(before.images) - set(after.images):
+            (folder / image.file).unlink(missing_ok=True)
+    return after
+
+
 def extended(
     index: Index | None, releases: Sequence[Release], images: Sequence[ListedImage], channel: str, days: int
 ) -> Index:
     """The next index: with these releases, as the newest of the channel where they were not in it, and these images."""
-    now = datetime.now(UTC)
     known = {release.tree: release for release in index.releases} if index else {}
     listed = {image.digest: image for image in index.images} if index else {}
     channels = dict(index.channels) if index else {}
@@ -75,13 +96,45 @@ def extended(
         held = channels.get(channel, ())
         channels[channel] = held if release.tree in held else (*held, release.tree)
     listed.update((image.digest, image) for image in images)
+    return _next(index, days, tuple(known.values()), channels, tuple(listed.values()))
+
+
+def reduced(index: Index, release: str, channel: str | None, days: int) -> Index:
+    """The next index: without a release in the channel (None: in any), and without what then leads to no channel's."""
+    if channel is not None and channel not in index.channels:
+        raise Rejected(f"there is no channel {channel!r}, only {', '.join(index.channels)}; nothing was withdrawn")
+    gone = {
+        one.tree
+        for one in index.releases
+        if release and (one.release == release or (len(release) >= DIGEST_LEAST and one.tree.startswith(release)))
+    }
+    channels = {
+        name: tuple(tree for tree in trees if tree not in gone or channel not in (None, name))
+        for name, trees in index.channels.items()
+    }
+    if channels == index.channels:
+        where = f"in {channel}" if channel else "in any channel"
+        raise NothingToDo(f"there is no release {release} {where}")
+    left = {tree for trees in channels.values() for tree in trees}
+    releases = tuple(one for one in index.releases if one.tree in left)
+    return _next(index, days, releases, channels, tuple(image for image in index.images if image.tree in left))
+
+
+def _next(
+    index: Index | None,
+    days: int,
+    releases: tuple[Release, ...],
+    channels: dict[str, tuple[str, ...]],
+    images: tuple[ListedImage, ...],
+) -> Index:
+    now = datetime.now(UTC)
     return Index(
         version=index.version + 1 if index else 1,
         issued=now.strftime(MOMENT),
         expires=(now + timedelta(days=days)).strftime(MOMENT),
-        releases=tuple(known.values()),
+        releases=releases,
         channels=channels,
-        images=tuple(listed.values()),
+        images=images,
     )
 
 

@@ -38,6 +38,7 @@ def _add_commands() -> None:
         making.keygen,
         making.show_encoders,
         publishing.publish,
+        publishing.withdraw,
         using.apply,
         showing.show_image,
         using.verify,

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tbdiff import progress
 from tbdiff.cli.terminal import as_json_option, print_json, progress_option
+
+if TYPE_CHECKING:
+    from tbdiff.index import Index
+
+key_option = click.option(
+    "--key", required=True, type=click.Path(path_type=Path), help="Sign the index with this private key."
+)
+days_option = click.option(
+    "--days",
+    type=click.IntRange(min=1, max=3650),
+    default=30,
+    help="How long devices go by this index; renew it before. Default: 30.",
+)
 
 
 @click.command()
@@ -24,13 +38,8 @@ from tbdiff.cli.terminal import as_json_option, print_json, progress_option
 @click.option(
     "--channel", default="stable", metavar="NAME", help="The channel that the releases go to; default: stable."
 )
-@click.option("--key", required=True, type=click.Path(path_type=Path), help="Sign the index with this private key.")
-@click.option(
-    "--days",
-    type=click.IntRange(min=1, max=3650),
-    default=30,
-    help="How long devices go by this index; renew it before. Default: 30.",
-)
+@key_option
+@days_option
 @as_json_option
 @progress_option
 def publish(
@@ -43,6 +52,25 @@ def publish(
         raise click.UsageError("--channel: letters, digits and any of . _ + ~ : @ - only, and none of these first")
     with progress.shown(how) as report:
         index = into_folder(images, folder, channel, key, days, report)
+    _say(folder, index, channel, as_json)
+
+
+@click.command()
+@click.argument("release")
+@click.option("--from", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The folder.")
+@click.option("--channel", metavar="NAME", help="Only out of this channel; default: out of all.")
+@key_option
+@days_option
+@as_json_option
+def withdraw(release: str, folder: Path, channel: str | None, key: Path, days: int, as_json: bool) -> None:
+    """Take RELEASE (its version, or its tree digest) out of the folder DIR: no device goes to it any more."""
+    from tbdiff.publish import withdraw as out_of_folder  # noqa: PLC0415
+
+    index = out_of_folder(release, folder, channel, key, days)
+    _say(folder, index, channel or next(iter(index.channels)), as_json)
+
+
+def _say(folder: Path, index: Index, channel: str, as_json: bool) -> None:
     newest = index.channels.get(channel, ())[-1:]
     release = index.release_of(newest[0]) if newest else None
     if as_json:

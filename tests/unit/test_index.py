@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tbdiff.create import Label, create_image
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.index import NAME, TYPE, Index, ListedImage, Release, read_index, write_index
-from tbdiff.publish import publish
+from tbdiff.publish import publish, withdraw
 from tbdiff.signature import create_key, load_private_key, load_public_key, sign_as
 
 
@@ -219,3 +219,36 @@ def test_another_statement_of_the_same_key_is_no_index(host: Host) -> None:
         host.read(json.dumps(sealed).encode())
     with pytest.raises(Rejected, match="it is damaged, or something else"):
         host.read(image.read_bytes())
+
+
+def test_a_release_is_withdrawn(host: Host) -> None:
+    publish([host.image(None, 1)], host.folder, "stable", host.key, 30)
+    publish([host.image(1, 2), host.image(None, 2)], host.folder, "stable", host.key, 30)
+    publish([host.image(2, 3)], host.folder, "beta", host.key, 30)
+    publish([host.image(None, 2)], host.folder, "beta", host.key, 30)
+    withdraw("2.0", host.folder, "stable", host.key, 30)
+    assert [len(trees) for trees in host.read().channels.values()] == [1, 2]
+    assert len(host.read().images) == 4
+    withdraw("2.0", host.folder, None, host.key, 30)
+    index = host.read()
+    assert [index.release_of(tree).release for trees in index.channels.values() for tree in trees] == ["1.0", "3.0"]
+    # The way away from it stays.
+    assert [(image.base is None, image.file) for image in index.images] == [
+        (image.base is None, path.name) for image in index.images for path in host.folder.glob(image.file)
+    ]
+    assert len(list(host.folder.glob("*.tbdiff"))) == len(index.images) == 2
+    with pytest.raises(NothingToDo):
+        withdraw("2.0", host.folder, None, host.key, 30)
+    with pytest.raises(Rejected, match="no channel 'gamma'"):
+        withdraw("1.0", host.folder, "gamma", host.key, 30)
+    withdraw(index.channels["beta"][0][:12], host.folder, None, host.key, 30)
+    assert host.read().channels["beta"] == ()
+
+
+@pytest.mark.parametrize("named", ["", "2", "00", "3.0"])
+def test_only_what_is_named_is_withdrawn(named: str, host: Host) -> None:
+    publish([host.image(None, 1), host.image(None, 2)], host.folder, "stable", host.key, 30)
+    before = (host.folder / NAME).read_bytes()
+    with pytest.raises(NothingToDo):
+        withdraw(named, host.folder, None, host.key, 30)
+    assert (host.folder / NAME).read_bytes() == before
