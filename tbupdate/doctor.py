@@ -181,16 +181,15 @@ def _nested(system: System) -> Iterator[Finding]:
 
 def _writers(system: System, top: str) -> Iterator[Finding]:
     """Data in the root stays behind at an update, and makes each snapshot larger."""
-    root = os.path.join(top, layout.SNAPSHOTS, layout.ROOT)
-    outside = {line.point for line in fstab.outside(fstab.read(root))}
-    if layout.ROOT not in system.subvolumes:
+    if system.root is None:
         return
-    since = subvolumes.made(root)
+    root, deployed = (os.path.join(top, layout.SNAPSHOTS, name) for name in (layout.ROOT, system.root.id))
+    outside = {line.point for line in fstab.outside(fstab.read(root))}
     for place, what in WRITTEN.items():
         above = f"/{place}".split("/")
         if outside & {"/".join(above[:n]) for n in range(2, len(above) + 1)}:
             continue
-        if _newer(os.path.join(root, place), since):
+        if _written(os.path.join(root, place), os.path.join(deployed, place)):
             yield Finding(
                 "writers",
                 f"{what} /{place}, which is part of the root: what is there stays behind at an update",
@@ -199,18 +198,31 @@ def _writers(system: System, top: str) -> Iterator[Finding]:
             )
 
 
-def _newer(directory: str, since: float) -> bool:
-    """Whether there is a file in a directory that was written after a time; as far as a look into it may take."""
+def _written(directory: str, deployed: str) -> bool:
+    """Whether a file in a directory is not the one that was deployed; as far as a look into it may take.
+
+    What nobody has touched since is the same in both snapshots, to the time of its last change.
+    """
     left = LOOK_MAX
     for above, directories, files in os.walk(directory):
         directories[:] = [name for name in directories if not os.path.ismount(os.path.join(above, name))]
+        was = os.path.join(deployed, os.path.relpath(above, directory))
         for name in files:
             left -= 1
             if left < 0:
                 return False
-            if os.lstat(os.path.join(above, name)).st_ctime > since:
+            now = _changed(os.path.join(above, name))
+            if now is not None and now != _changed(os.path.join(was, name)):
                 return True
     return False
+
+
+def _changed(path: str) -> int | None:
+    """When a file was changed last; None if it is not there (any more)."""
+    try:
+        return os.lstat(path).st_ctime_ns
+    except OSError:
+        return None
 
 
 def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:

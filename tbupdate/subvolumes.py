@@ -75,11 +75,6 @@ def make_read_only(path: str) -> None:
     btrfsutil.set_subvolume_read_only(path, True)
 
 
-def made(path: str) -> float:
-    """When the subvolume at `path` was made, in seconds since the epoch."""
-    return float(btrfsutil.subvolume_info(path).otime)
-
-
 def seal(path: str) -> str:
     """What becomes another one when anything within the subvolume is changed: its UUID and its last transaction.
 

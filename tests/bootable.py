@@ -113,9 +113,11 @@ class Device:
         text = self._read(f"tb-update/{block}")
         if self.chooser.name in ("grub", "flash-kernel"):
             found = dict(re.findall(r"^(tb_\w+)=(\S*)$", text, re.MULTILINE))
+            assert {"tb_trial", "tb_tries", "tb_default"} <= set(found), text
             chosen = found["tb_trial"] if found["tb_trial"] and int(found["tb_tries"]) else found["tb_default"]
         else:
             labels = re.findall(r"^DEFAULT tb-(\S+)$", text, re.MULTILINE)
+            assert labels, text
             chosen = labels[-1].removesuffix("-trial")
             assert f"INCLUDE /tb-update/entries/{chosen}.conf" in text
         return self._boots_entry(chosen, self._read(f"tb-update/entries/{chosen}{suffix}"))
