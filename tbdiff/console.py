@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import os
 import sys
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 USAGE = 2
-# Of glibc's <malloc.h>.
-_MMAP_THRESHOLD = -3
 _KINDS = {Rejected: "rejected", NothingToDo: "nothing-to-do", Busy: "busy"}
 
 
@@ -29,13 +26,6 @@ class Report(Protocol):
 
     def __call__(self, kind: str, message: str, remedy: str, *, as_json: bool) -> None:
         """Print what kind of error it is, what is wrong, and what to do."""
-
-
-def give_memory_back() -> None:
-    """Let freed buffers go back to the system: glibc keeps larger and larger ones, the more of them it has seen."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 1 << 16)
 
 
 @dataclass(frozen=True)

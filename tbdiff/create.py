@@ -24,7 +24,7 @@ from tbdiff.generation import read_pair
 from tbdiff.head import Head
 from tbdiff.manifest import LZMA, Manifest, Target, Way, parse_target
 from tbdiff.matching import Available
-from tbdiff.memory import return_large_pieces
+from tbdiff.memory import LARGE, return_pieces
 from tbdiff.output import appearing, check_place
 from tbdiff.packer import lzma_packer, zstd_packer
 from tbdiff.pairing import Pairing
@@ -145,7 +145,7 @@ def write_image(
     old, new = base.listing, target.listing
     if target.tree is None:
         raise AssertionError("no image leads to nothing")
-    return_large_pieces()
+    return_pieces(LARGE)
     delta = compare(old, new)
     rebuilt = rebuild(old, delta)
     if rebuilt.target.entries != new.entries and rebuilt.target.digest != new.digest:

@@ -51,6 +51,11 @@ class Release(_Part):
     epoch: Count = 0
     device_types: tuple[Word, ...] = ()
 
+    @property
+    def called(self) -> str:
+        """What it is called in few words: by its version, else its name, else its tree."""
+        return self.release or self.name or self.tree[:12]
+
 
 class ListedImage(_Part):
     """An image in the folder: its file, and what a device wants to know before it fetches it.

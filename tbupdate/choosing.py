@@ -53,7 +53,7 @@ def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[st
     `encoders` are the compressors that the device has, by their fingerprints.
     """
     wanted = _newest(system, index, bounds)
-    called = _called(wanted)
+    called = wanted.called
     default = system.default.record if system.default is not None else None
     if default is not None and default.tree == wanted.tree:
         raise NothingToDo(f"{called} is the newest of {bounds.channel}, and boots next already")
@@ -170,7 +170,3 @@ def best(found: Sequence[T], update: Callable[[T], Update]) -> list[T]:
             newest = one
     same = [one for one in found if update(one).release.tree == update(newest).release.tree]
     return sorted(same, key=lambda one: update(one).routes[0].size)
-
-
-def _called(release: Release) -> str:
-    return release.release or release.name or release.tree[:12]

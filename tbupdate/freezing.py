@@ -10,19 +10,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tbdiff.errors import Rejected
-from tbdiff.show import size
 from tbupdate import booting, carrying, fstab, marks
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, SNAPSHOTS, coming, kept_root, partial
-from tbupdate.mirrors import held_names, settle, way_back
 from tbupdate.planning import (
-    METADATA_LEAST,
     RESERVE,
-    NoRoom,
-    names_in_use,
     refuse_during_trial,
     refuse_foreign_names,
+    refuse_without_room,
     require_layout,
+    switch_to,
 )
 from tbupdate.record import Record
 from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, Stand, TakeInKernel
@@ -108,12 +105,7 @@ def plan_run(system: System, wish: Wish) -> Plan:
         SyncFileSystem(),
         *booting.add(system, record),
     )
-    switch: tuple[Step, ...] = (
-        *booting.switch(system, kept_root(new), booting.on_trial(system, new)),
-        ClearMark(marks.DEPLOYING),
-    )
-    held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
-    names = settle(held, kept_root(new), way_back(system, new, system.marks.good), names_in_use(system))
+    switch, names = switch_to(system, new)
     event = Event(wish.now, "run", new, more={"from": base.id, "command": list(wish.command)})
     notes = list(_notes_on(root))
     if system.staged is not None:
@@ -181,15 +173,7 @@ def _begin(system: System, wish: Wish) -> tuple[Subvolume, Deployment]:
             f"{SNAPSHOTS}/{root.name} was made from no deployment that has a record; nothing was changed",
             "See: tb-update doctor",
         )
-    for what, needed, free in (
-        ("space", wish.reserve, system.space.data),
-        ("metadata space", METADATA_LEAST, system.space.metadata),
-    ):
-        if needed > free:
-            raise NoRoom(
-                f"not enough {what} on Btrfs: {size(needed)} needed, {size(free)} free; nothing was changed",
-                "Remove old deployments (tb-update prune, tb-update remove ID) or other data.",
-            )
+    refuse_without_room(system, wish.reserve)
     return root, base
 
 

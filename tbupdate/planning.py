@@ -91,12 +91,7 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
         SyncFileSystem(),
         *booting.add(system, record),
     )
-    switch: tuple[Step, ...] = (
-        *booting.switch(system, kept_root(new), booting.on_trial(system, new)),
-        ClearMark(marks.DEPLOYING),
-    )
-    held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
-    names = settle(held, kept_root(new), way_back(system, new, system.marks.good), names_in_use(system))
+    switch, names = switch_to(system, new)
     event = Event(offer.now, "deploy", new, more=image_facts(manifest, offer, base))
     notes = [f"It takes the place of {system.staged.id}, which was staged."] if system.staged else []
     if not offer.signers:
@@ -104,6 +99,17 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     left = (*booting.drop_tries(system, system.staged), *carrying.forget_all(system))
     afterwards = (*left, *names, SyncFileSystem(), AppendHistory(event))
     return Plan(new, prepare + switch, afterwards, tuple(notes))
+
+
+def switch_to(system: System, new: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What makes a new deployment boot next, on trial; and what its names then do, with its root and `current` made."""
+    switch = (
+        *booting.switch(system, kept_root(new), booting.on_trial(system, new)),
+        ClearMark(marks.DEPLOYING),
+    )
+    held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
+    back = way_back(system, new, system.marks.good)
+    return switch, settle(held, kept_root(new), back, names_in_use(system))
 
 
 def plan_rollback(
@@ -286,8 +292,13 @@ def find_base(system: System, manifest: Manifest) -> Deployment | None:
 
 def refuse_without_space(system: System, manifest: Manifest, base: Deployment | None, offer: Offer) -> None:
     """What applying writes at most, and some reserve, must fit; for metadata, what is known of it."""
-    need = manifest.way.free + offer.reserve
-    metadata = METADATA_LEAST + (0 if base else manifest.target.entries * METADATA_PER_ENTRY)
+    metadata = 0 if base else manifest.target.entries * METADATA_PER_ENTRY
+    refuse_without_room(system, manifest.way.free + offer.reserve, metadata)
+
+
+def refuse_without_room(system: System, need: int, more_metadata: int = 0) -> None:
+    """So many bytes of data must fit, and the least that a change takes of metadata and `more_metadata`."""
+    metadata = METADATA_LEAST + more_metadata
     for what, needed, free in (("space", need, system.space.data), ("metadata space", metadata, system.space.metadata)):
         if needed > free:
             raise NoRoom(

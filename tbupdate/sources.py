@@ -90,12 +90,9 @@ def read_seen(state: str) -> dict[str, Seen]:
         return {}
 
 
-def remember(state: str, seen: dict[str, Seen], sources: Sequence[Source], found: Sequence[Index]) -> None:
+def remember(state: str, seen: dict[str, Seen], heard: Sequence[tuple[Source, Index]]) -> None:
     """Write down what was seen now, if there is room: a full disk must not keep a device from an update."""
-    new = seen | {
-        source.url: Seen(version=index.version, issued=index.issued)
-        for source, index in zip(sources, found, strict=True)
-    }
+    new = seen | {source.url: Seen(version=index.version, issued=index.issued) for source, index in heard}
     if new == seen:
         return
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from pathlib import Path
 
 from tbdiff.entry import printable
+from tbupdate import programs
 
 SUPPLIES = Path("/sys/class/power_supply")
 INHIBIT = Path("/run/tb-update/inhibit")
@@ -17,26 +17,22 @@ _ASKED = (
     "org.freedesktop.login1",
     "/org/freedesktop/login1",
     "org.freedesktop.login1.Manager",
+    "BlockInhibited",
 )
 
 
 def on_mains(supplies: Path = SUPPLIES) -> bool:
     """Whether power comes from the grid; so it does where there is no battery."""
-    kinds = [(_said(place / "type"), _said(place / "online")) for place in _held(supplies)]
+    kinds = {place: _said(place / "type") for place in _held(supplies)}
     # The batteries of mice and keyboards are no batteries of the device.
-    batteries = [place for place in _held(supplies) if _said(place / "type") == "Battery" and _of_device(place)]
-    return not batteries or any(kind != "Battery" and online == "1" for kind, online in kinds)
+    battery = any(kind == "Battery" and _said(place / "scope") != "Device" for place, kind in kinds.items())
+    return not battery or any(kind != "Battery" and _said(place / "online") == "1" for place, kind in kinds.items())
 
 
 def inhibitors(directory: Path = INHIBIT) -> list[str]:
     """Who holds a reboot back: files in a directory for it, and systemd's block inhibitors."""
     found = [printable(os.fsencode(path.name)) for path in _held(directory)]
-    try:
-        said = subprocess.run(
-            [*_ASKED, "BlockInhibited"], capture_output=True, text=True, timeout=30, check=False
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return found
+    said = programs.run(_ASKED, 30).out
     if "shutdown" in re.split(r"[\s\":]+", said):
         found.append("systemd-inhibit")
     return found
@@ -54,7 +50,3 @@ def _said(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except OSError:
         return ""
-
-
-def _of_device(place: Path) -> bool:
-    return _said(place / "scope") != "Device"

@@ -77,7 +77,7 @@ def _say(folder: Path, index: Index, channel: str, as_json: bool) -> None:
         shown = {"index": str(folder / "index.json"), "version": index.version, "expires": index.expires}
         print_json(shown | {"channel": channel, "newest": release.model_dump(mode="json") if release else None})
         return
-    said = f"{release.release or release.name or release.tree[:12]} is the newest of {channel}" if release else ""
+    said = f"{release.called} is the newest of {channel}" if release else ""
     click.echo(f"{folder}: index {index.version}, {len(index.images)} images{f'; {said}' if said else ''}.")
     click.echo(
         f"Devices go by it until {index.expires}; renew it before by publishing again, with an image or without."

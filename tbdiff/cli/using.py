@@ -19,8 +19,8 @@ from tbdiff.cli.terminal import (
     say_if_unchecked,
     signature_option,
 )
-from tbdiff.console import give_memory_back
 from tbdiff.errors import Failed, Rejected
+from tbdiff.memory import SMALL, return_pieces
 
 
 @click.command()
@@ -56,7 +56,7 @@ def apply(
 
     if len(images) > 1 and (signature is not None or delta is not None):
         raise click.UsageError("--signature and --delta are for a single tarball")
-    give_memory_back()
+    return_pieces(SMALL)
     trusted = ring(keys)
     if keep_fetched is not None:
         try:

@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from tbdiff import __version__
-from tbdiff.console import Program, give_memory_back
+from tbdiff.console import Program
 from tbdiff.errors import Failed
+from tbdiff.memory import SMALL, return_pieces
 from tbupdate.cli.options import everywhere
 from tbupdate.cli.terminal import print_error
 from tbupdate.signals import interrupt_on_end
@@ -82,7 +83,7 @@ def _add_commands() -> None:
 
 def main() -> None:
     """Run one command, and end the process with its exit code."""
-    give_memory_back()
+    return_pieces(SMALL)
     sys.exit(PROGRAM.main(run))
 
 

@@ -49,7 +49,7 @@ def ask(site: Site, system: System, rules: Config, *, remember: bool = False) ->
         except (Failed, Rejected) as stop:
             faults.append(_named(source, stop))
     if remember and heard:
-        sources.remember(state, seen, [source for source, _ in heard], [index for _, index in heard])
+        sources.remember(state, seen, heard)
     encoders = _encoders([index for _, index in heard])
     found: list[Found] = []
     reasons: list[NothingToDo] = []

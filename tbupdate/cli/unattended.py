@@ -27,6 +27,7 @@ from tbupdate.config import Config
 from tbupdate.consent import APPROVED, DECLINED, POSTPONED, Decision
 from tbupdate.layout import STATE
 from tbupdate.site import Site
+from tbupdate.system import System
 from tbupdate.unattended import Act, Next, State, next_action
 
 MINUTE, HOUR = 60, 3600
@@ -38,13 +39,14 @@ def step(said: Settings, rules: Config) -> None:
     """What this device does now by itself; NothingToDo says what it waits for."""
     fault: Stop | None = None
     with working(said, rules) as site:
+        system = glance(site)
         try:
-            found = ask(site, glance(site), rules, remember=True)
+            found = ask(site, system, rules, remember=True)
         except Stop as stop:
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
         offered = found[0].update if found else None
-        state = _state(site, rules, offered)
+        state = _state(site, system, rules, offered)
         what = next_action(state, offered)
         if offered is not None or isinstance(fault, NothingToDo):
             consent.write(_place(site), _note(offered, state.decision, what))
@@ -65,15 +67,15 @@ def step(said: Settings, rules: Config) -> None:
 def _after_deploy(said: Settings, rules: Config) -> None:
     with working(said, rules) as site:
         consent.write(_place(site), None)
-        what = next_action(_state(site, rules, None), None)
+        what = next_action(_state(site, glance(site), rules, None), None)
     if what.act is Act.WAIT:
         warn(what.why)
     restart(what.act is Act.REBOOT)
 
 
-def _state(site: Site, rules: Config, offered: Update | None) -> State:
+def _state(site: Site, system: System, rules: Config, offered: Update | None) -> State:
     """How the device stands, for the decision."""
-    system, wanted = glance(site), rules.upgrade
+    wanted = rules.upgrade
     decision = consent.read(_place(site))
     if decision is not None and (offered is None or decision.tree != offered.release.tree):
         decision = None
