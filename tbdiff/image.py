@@ -15,6 +15,7 @@ from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.legacy.commands import START as LEGACY_START
+from tbdiff.line import DIRECT, Line
 from tbdiff.opened import Expect, OpenedImage, anything, changing, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
@@ -177,15 +178,17 @@ def open_image(
     signature: str | None = None,
     delta: bool | None = None,
     kept: Path | None = None,
+    line: Line = DIRECT,
 ) -> OpenedImage:
     """Open a path, "-" or URL, and verify its signatures against `keys` (None: do not look at signatures).
 
-    What is fetched from a URL is kept in the directory `kept` until the image was used, for a run after a cut.
+    What is fetched by `line` from a URL is kept in the directory `kept` until the image was used, for a run after a
+    cut.
 
     With `unsigned_ok` an image that nobody signed passes; one with a wrong signature never does. For a tarball:
     `signature` names its signature file where it is not beside it, `delta` says that it is a layer over a base.
     """
-    opened = open_source(source, kept)
+    opened = open_source(source, kept, line)
     try:
         start = opened.look(512)
         if start.startswith(LEGACY_START) and signature is None and delta is None:
@@ -193,7 +196,8 @@ def open_image(
 
             return open_legacy(opened, keys, unsigned_ok=unsigned_ok)
         if not start.startswith(MAGIC):
-            return _open_tarball(source, opened, start, keys, unsigned_ok=unsigned_ok, signature=signature, delta=delta)
+            said = Said(source, signature, delta, line)
+            return _open_tarball(opened, start, keys, said, unsigned_ok=unsigned_ok)
         if signature is not None or delta is not None:
             raise Rejected(f"{opened.name} is no tarball: it holds its signature, and says itself where it starts from")
         opened.read(len(MAGIC))
@@ -207,15 +211,23 @@ def open_image(
         raise
 
 
+@dataclass(frozen=True)
+class Said:
+    """What was said of a tarball, which does not say it itself; and how its signature is fetched."""
+
+    source: str
+    signature: str | None
+    delta: bool | None
+    line: Line
+
+
 def _open_tarball(
-    source: str,
     opened: Source,
     start: bytes,
     keys: KeyRing | None,
+    said: Said,
     *,
     unsigned_ok: bool,
-    signature: str | None,
-    delta: bool | None,
 ) -> OpenedImage:
     from tbdiff.tar.filter import packing_of  # noqa: PLC0415
     from tbdiff.tar.tarball import open_tarball, signature_of  # noqa: PLC0415 - most images are none
@@ -223,5 +235,5 @@ def _open_tarball(
     packing = packing_of(start)
     if packing is None:
         raise Rejected(f"{opened.name} is not an image that tbdiff knows", "Make one with `tbdiff create`.")
-    signed = signature_of(source, signature)
-    return open_tarball(opened, packing, signed, keys, unsigned_ok=unsigned_ok, delta=delta)
+    signed = signature_of(said.source, said.signature, said.line)
+    return open_tarball(opened, packing, signed, keys, unsigned_ok=unsigned_ok, delta=said.delta)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pydantic
 
 from tbdiff.download import ChangedError, Download, Known
+from tbdiff.line import DIRECT, Line
 
 # A download is kept where so many times its size is free: what is made of it needs room too.
 ROOM = 4
@@ -31,7 +32,8 @@ class KeptDownload:
     What is in the directory `place` is trusted no more than what a server sends.
     """
 
-    def __init__(self, url: str, place: Path) -> None:
+    def __init__(self, url: str, place: Path, line: Line = DIRECT) -> None:
+        self._line = line
         self._path = place / f"{hashlib.sha256(url.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.part"
         self._file = _opened(self._path)
         self._held = 0
@@ -98,14 +100,14 @@ class KeptDownload:
             return None
         # The last byte is asked for again: so the server has to say what file it is.
         with suppress(ChangedError):
-            download = Download(url, known, held - 1)
+            download = Download(url, known, held - 1, line=self._line)
             self._held = held - 1
             self._file.truncate(HEAD + self._held)
             return download
         return None
 
     def _anew(self, url: str) -> Download:
-        download = Download(url)
+        download = Download(url, line=self._line)
         if self._file is not None:
             try:
                 self._begin(self._file, download.known)

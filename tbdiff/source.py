@@ -6,14 +6,19 @@ import errno
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tbdiff.errors import Failed, NothingToDo, Rejected
+from tbdiff.line import DIRECT, Line
 from tbdiff.payload import Readable
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+# Seconds for an index or a signature, from each place where it lies.
+SMALL_TIME = 300.0
 
 
 def is_url(source: str) -> bool:
@@ -70,8 +75,8 @@ class Source:
         self._ahead = data + self._ahead
 
 
-def open_source(source: str, kept: Path | None = None) -> Source:
-    """Open a path, "-" for standard input, or an http(s) URL.
+def open_source(source: str, kept: Path | None = None, line: Line = DIRECT) -> Source:
+    """Open a path, "-" for standard input, or an http(s) URL, which is fetched by `line`.
 
     What is fetched is kept in the directory `kept` until the source is closed without an error, or was rejected.
     """
@@ -83,7 +88,7 @@ def open_source(source: str, kept: Path | None = None) -> Source:
         return Source("standard input", sys.stdin.buffer)
     if is_url(source):
         try:
-            return Source(source, _download(source, kept))
+            return Source(source, _download(source, kept, line))
         except FileNotFoundError as error:
             raise Failed(f"{source} cannot be fetched: {error.strerror}") from None
     if "://" in source:
@@ -94,25 +99,30 @@ def open_source(source: str, kept: Path | None = None) -> Source:
         raise Failed(f"{source} cannot be opened: {error.strerror}") from None
 
 
-def _download(url: str, kept: Path | None = None) -> Readable:
+def _download(url: str, kept: Path | None, line: Line) -> Readable:
     from tbdiff.download import Download  # noqa: PLC0415 - it is heavy, and whoever reads a file does not need it
     from tbdiff.kept import KeptDownload  # noqa: PLC0415
 
-    return Download(url) if kept is None else KeptDownload(url, kept)
+    return Download(url, line=line) if kept is None else KeptDownload(url, kept, line)
 
 
-def read_beside(source: str, suffix: str, limit: int) -> bytes | None:
+def read_beside(source: str, suffix: str, limit: int, line: Line = DIRECT) -> bytes | None:
     """What lies beside a file or URL under its name with `suffix`; None if there is nothing."""
     if source == "-":
         return None
-    return read_small(source + suffix, limit)
+    return read_small(source + suffix, limit, line)
 
 
-def read_small(source: str, limit: int) -> bytes | None:
-    """What a file or URL holds, at most `limit` bytes of it; None if it is not there."""
+def read_small(source: str, limit: int, line: Line = DIRECT) -> bytes | None:
+    """What a file or URL holds, at most `limit` bytes of it; None if it is not there.
+
+    All of it has to come within minutes: a slow server must not hold up what waits for it.
+    """
     try:
         if is_url(source):
-            with Source(source, _download(source)) as beside:
+            from tbdiff.download import Download  # noqa: PLC0415 - it is heavy
+
+            with Source(source, Download(source, line=line, until=time.monotonic() + SMALL_TIME)) as beside:
                 parts = []
                 while limit > 0 and (part := beside.read(limit)):
                     parts.append(part)

@@ -13,6 +13,7 @@ from tbdiff.compare import compare
 from tbdiff.entry import EMPTY, Entry, Kind, Listing, printable
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import DETACHED_MAGIC, Head, read_head
+from tbdiff.line import DIRECT, Line
 from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.opened import Expect, OpenedImage, anything, changing, check_empty
 from tbdiff.overlay import Layer, layer_changes, layer_of, overlay
@@ -203,11 +204,11 @@ class _Hashed:
 # --- opened
 
 
-def signature_of(source: str, named: str | None) -> bytes | None:
+def signature_of(source: str, named: str | None, line: Line = DIRECT) -> bytes | None:
     """The content of the signature file that was named, or that lies beside the source; None if there is none."""
     if named is None:
-        return read_beside(source, ".sig", SIGNATURE_FILE_MAX + 1)
-    found = read_small(named, SIGNATURE_FILE_MAX + 1)
+        return read_beside(source, ".sig", SIGNATURE_FILE_MAX + 1, line)
+    found = read_small(named, SIGNATURE_FILE_MAX + 1, line)
     if found is None:
         raise Rejected(f"there is no signature file {named}")
     return found

@@ -8,17 +8,18 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tbdiff import download
+from tbdiff import download, opener, source
 from tbdiff.create import create_image
 from tbdiff.download import Download
 from tbdiff.errors import Failed
 from tbdiff.image import open_image
+from tbdiff.line import Bucket, Line, origin
 from tests.honest import differences
 from tests.trees import Noise, build, sparse
 
@@ -191,7 +192,7 @@ def test_whatever_a_server_says(answer: bytes, said: str | None) -> None:
 
 
 def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TIMEOUT", 0.5)
+    monkeypatch.setattr(opener, "TIMEOUT", 0.5)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -299,3 +300,191 @@ def test_an_image_is_applied_over_a_bad_line(tmp_path: Path) -> None:
     assert differences(tmp_path / "target", tmp_path / "new") == []
     assert site.sent == len(image)
     assert len(site.asked) == 7
+
+
+# --- several places
+
+
+@contextmanager
+def mirrors(*sites: Site) -> Iterator[tuple[str, Line]]:
+    with ExitStack() as stack:
+        urls = [stack.enter_context(served(site)) for site in sites]
+        yield urls[0], Line(folders=tuple(url.removesuffix("/image") for url in urls))
+
+
+def by_line(url: str, line: Line) -> bytes:
+    stream = Download(url, line=line)
+    try:
+        return b"".join(iter(lambda: stream.read(1000), b""))
+    finally:
+        stream.close()
+
+
+def test_another_place_goes_on_at_the_same_byte() -> None:
+    first, second = Site(cut=60_000), Site(tag='"its own"', modified="Sat, 01 Jan 2022 00:00:00 GMT")
+    with mirrors(first, second) as (url, line):
+        assert by_line(url, line) == BODY
+    assert first.asked == [(None, None)]
+    # Validators are no other server's business.
+    assert second.asked == [("bytes=60000-", None)]
+    assert first.sent + second.sent == len(BODY)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Site(busy=100, status=404),
+        Site(busy=100, status=403),
+        Site(busy=100),
+        Site(cut=0),
+        Site(cut=5000, cuts=1, next_body=BODY[::-1], next_tag='"two"'),
+    ],
+    ids=["not there", "forbidden", "busy", "silent", "changed"],
+)
+def test_a_place_that_has_it_not_gives_way(broken: Site) -> None:
+    with mirrors(broken, Site()) as (url, line):
+        assert by_line(url, line) == BODY
+
+
+def test_a_place_without_ranges_goes_on_if_it_has_as_much() -> None:
+    with mirrors(Site(cut=60_000), Site(ranges=False, tag=None)) as (url, line):
+        assert by_line(url, line) == BODY
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_place_that_has_another_size_has_another_file(ranges: bool) -> None:
+    with mirrors(Site(cut=60_000), Site(body=BODY + b"x", ranges=ranges), Site()) as (url, line):
+        assert by_line(url, line) == BODY
+    with mirrors(Site(cut=60_000, cuts=1), Site(body=BODY + b"x", ranges=ranges)) as (url, line):
+        assert by_line(url, line) == BODY
+
+
+def test_when_no_place_has_it_the_reason_is_told() -> None:
+    with mirrors(Site(busy=100), Site(busy=100, status=404)) as (url, line), pytest.raises(Failed, match="503"):
+        by_line(url, line)
+    both = (Site(busy=100, status=404), Site(busy=100, status=404))
+    with mirrors(*both) as (url, line), pytest.raises(FileNotFoundError):
+        by_line(url, line)
+
+
+# --- where a line may lead, and how long it may take
+
+
+def test_a_redirect_leads_only_where_the_line_may() -> None:
+    with served(Site()) as there:
+        answer = f"HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n".encode()
+        with answering(answer) as url:
+            assert by_line(url, Line()) == BODY
+            assert by_line(url, Line(origins=frozenset(map(origin, (url, there))))) == BODY
+            with pytest.raises(Failed, match="the server sends us to") as raised:
+                by_line(url, Line(origins=frozenset((origin(url),))))
+            assert "redirects" in raised.value.remedy
+            with pytest.raises(Failed, match="may not lead there"):
+                by_line(url, Line(origins=frozenset((origin(there),))))
+
+
+def test_secrets_do_not_follow_to_another_origin() -> None:
+    heard: list[str | None] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            heard.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            there = f"http://127.0.0.1:{server.server_port}/"
+            with answering(f"HTTP/1.1 302 Found\r\nLocation: {there}\r\n\r\n".encode()) as url:
+                opener.open_url(url, headers={"Authorization": "mine"}).close()
+                opener.open_url(there, headers={"Authorization": "mine"}).close()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert heard == [None, "mine"]
+
+
+@contextmanager
+def drips(answer: bytes, drop: bytes) -> Iterator[str]:
+    """A server that says this, and then so much again and again without an end."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            with suppress(OSError):
+                self.request.sendall(answer)
+                while True:
+                    self.request.sendall(drop)
+                    time.sleep(0.01)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}/image"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "drop"),
+    [
+        (b"", b"H"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (OK, b"X"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+        (OK + b"Content-Length: 1000000000\r\n\r\n", b"x" * 99),
+    ],
+    ids=["a line", "not yet", "a header", "a size", "a body"],
+)
+def test_small_things_come_in_time_or_not_at_all(answer: bytes, drop: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "SMALL_TIME", 0.5)
+    with drips(answer, drop) as url, pytest.raises(Failed, match="it takes too long"):
+        source.read_small(url, 1 << 30)
+
+
+def test_the_head_of_a_large_thing_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opener, "HEAD_TIME", 0.5)
+    with drips(OK, b"X") as url, pytest.raises(Failed, match="timed out"):
+        Download(url)
+
+
+@pytest.mark.parametrize("drop", [b"X: y\r\n", b"x" * (1 << 16)])
+def test_what_follows_a_body_has_an_end(drop: bytes) -> None:
+    with drips(OK + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n", drop) as url:
+        stream = Download(url)
+        with pytest.raises(Failed, match="changed"):
+            while stream.read(1000):
+                pass
+
+
+def test_an_endless_body_is_read_as_far_as_it_is_wanted() -> None:
+    with drips(OK + b"\r\n", b"x" * 5000) as url:
+        assert source.read_small(url, 100_000) == b"x" * 100_000
+
+
+def test_no_more_than_a_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+    bucket = Bucket(10_000)
+    for _ in range(100):
+        bucket.take(2000)
+    assert 19 < clock[0] <= 20
+    # What was not used is not saved up.
+    clock[0] += 1000
+    for _ in range(10):
+        bucket.take(2000)
+    assert 1021 < clock[0] <= 1022

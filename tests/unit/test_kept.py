@@ -15,6 +15,7 @@ from tbdiff.create import create_image
 from tbdiff.errors import Failed, Rejected
 from tbdiff.image import open_image
 from tbdiff.kept import KeptDownload
+from tbdiff.line import DIRECT, Line
 from tbdiff.source import open_source
 from tests.honest import differences
 from tests.trees import Noise, build, sparse
@@ -35,9 +36,9 @@ def rest(stream: KeptDownload) -> bytes:
     return b"".join(iter(lambda: stream.read(1000), b""))
 
 
-def begun(url: str, place: Path, size: int = 30_000) -> None:
+def begun(url: str, place: Path, size: int = 30_000, line: Line = DIRECT) -> None:
     """A run that is killed after `size` bytes; what its process held is written, its file system had no cut."""
-    stream = KeptDownload(url, place)
+    stream = KeptDownload(url, place, line)
     found = b""
     while len(found) < size:
         found += stream.read(min(1000, size - len(found)))
@@ -166,6 +167,20 @@ def test_what_somebody_put_there_is_neither_used_nor_harmed(
         stream.forget()
         stream.close()
     assert (tmp_path / "victim").read_text() == "mine"
+
+
+def test_another_place_goes_on_in_another_run(place: Path) -> None:
+    first, second = Site(), Site(tag='"its own"')
+    with served(second) as other:
+        with served(first) as url:
+            line = Line(folders=(url.removesuffix("/image"), other.removesuffix("/image")))
+            begun(url, place)
+        begun(url, place, 60_000, line)
+        assert second.asked == [("bytes=29999-", None)]
+        # Who began it is asked for it first, and whether it is still the same.
+        stream = KeptDownload(url, place, line)
+        assert rest(stream) == BODY
+        stream.close()
 
 
 def test_only_own_files_are_ever_removed(place: Path) -> None:

@@ -1,0 +1,300 @@
+"""HTTP requests that do not trust who answers: what may be asked, where an answer may lead, how long it may take."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import io
+import re
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import IO, Any
+
+from tbdiff.entry import printable
+from tbdiff.errors import Failed
+from tbdiff.line import DIRECT, Bucket, Line, origin
+
+TIMEOUT = 60.0
+# Whoever sends fewer bytes a second, for as long as that, is not waited for any longer.
+PACE = 256
+# Until a server has said what it sends.
+HEAD_TIME = 120.0
+TRAILERS_MAX = 100
+# What a carrier says of what kept it from an answer; no server's word of that name comes through it.
+FAULT = "Tb-Fault"
+SECRETS = ("Authorization", "Cookie")
+
+HOST = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+def check_address(url: str) -> None:
+    """Refuse what Python would stumble over when it has opened a connection already."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host = parts.hostname or ""
+        # A label that is empty or too long cannot be looked up.
+        host.encode("idna")
+        if HOST.fullmatch(host) and url.isascii() and parts.port != 0:
+            return
+    except ValueError:
+        pass
+    raise Failed(
+        f"{printable(url.encode('utf-8', 'surrogateescape'))} cannot be fetched: it is no address of anything",
+        "Name it as http://HOST/PATH or https://HOST/PATH.",
+    )
+
+
+def reason(problem: Exception) -> str:
+    """What went wrong, in words; what a server says is shown without what could move a terminal's cursor."""
+    inner = getattr(problem, "reason", None) or problem
+    text = getattr(inner, "strerror", None) or str(inner)
+    if isinstance(inner, ssl.SSLCertVerificationError):
+        text = f"its certificate is not good: {inner.verify_message}"
+    if isinstance(problem, http.client.HTTPException):
+        text = "what answers there does not speak HTTP"
+    return printable(text.encode("utf-8", "surrogateescape"))
+
+
+def open_url(
+    url: str,
+    line: Line = DIRECT,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    method: str = "GET",
+    until: float | None = None,
+) -> Any:
+    """Ask for `url`; the response, whose body is still to be read.
+
+    `until` is the moment (of the monotonic clock) when all of it must have come. HTTPError: the server refused.
+    OSError, HTTPException: it may go better another time. Failed: it will not.
+    """
+    check_address(url)
+    _check_origin(url, url, line)
+    patience = Patience(url, until, line.bucket)
+    request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310 - only http(s) here
+    handlers: list[urllib.request.BaseHandler] = [_Redirects(line), _Handler(line, patience)]
+    if line.carrier is not None:
+        # Which proxy the carrier uses, it is told.
+        handlers.append(urllib.request.ProxyHandler({}))
+    try:
+        return urllib.request.build_opener(*handlers).open(request, timeout=patience.next())
+    except urllib.error.HTTPError as error:
+        fault = error.headers.get(FAULT) if line.carrier is not None else None
+        if fault is None:
+            raise
+        error.close()
+        fault = printable(fault.encode("utf-8", "surrogateescape"))
+        raise ConnectionError(fault) if error.code >= 500 else Failed(f"{url} cannot be fetched: {fault}") from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise Failed(f"{url} cannot be fetched: {reason(error)}") from None
+        raise
+
+
+class Patience:
+    """How long an answer may let us wait, in all and for each part of it."""
+
+    def __init__(self, url: str, until: float | None = None, bucket: Bucket | None = None) -> None:
+        self.bucket = bucket
+        self._url = url
+        self._until = until
+        self._head = time.monotonic() + HEAD_TIME
+        self._waited, self._came = 0.0, 0
+
+    def has_begun(self) -> None:
+        """The head of the answer is there."""
+        self._head = float("inf")
+
+    def next(self) -> float:
+        """Seconds that may be waited for what comes next."""
+        now = time.monotonic()
+        if self._until is not None and self._until <= now:
+            raise Failed(f"{self._url} cannot be fetched: it takes too long", "Try again later.")
+        if self._head <= now:
+            raise TimeoutError("timed out")
+        return min(self._head - now, (self._until or self._head) - now, TIMEOUT)
+
+    def came(self, size: int, waited: float) -> None:
+        """So many bytes came after so many seconds of waiting; only these count, not what we did in between."""
+        self._waited += waited
+        self._came += size
+        if self._waited >= TIMEOUT:
+            if self._came < PACE * self._waited:
+                raise Failed(f"{self._url} cannot be fetched: it comes too slowly", "Try again later.")
+            self._waited, self._came = 0.0, 0
+        if self.bucket is not None:
+            self.bucket.take(size)
+
+
+class _Watched(io.RawIOBase):
+    """What comes from a socket, with patience."""
+
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+        self._sock = sock
+        # It holds the connection open until the response is closed.
+        self._raw = sock.makefile("rb", buffering=0)
+        self._patience = patience
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self._patience.bucket is not None:
+            buffer = memoryview(buffer)[: self._patience.bucket.step]
+        self._sock.settimeout(self._patience.next())
+        before = time.monotonic()
+        # It blocks, so there is a number.
+        size = self._raw.readinto(buffer) or 0
+        self._patience.came(size, time.monotonic() - before)
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Maker:
+    """A socket as far as a response knows it."""
+
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+        self._made = _Watched(sock, patience)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._made)
+
+
+class _Response(http.client.HTTPResponse):
+    """A response that is bounded where Python's is not: in the sizes of its parts, what follows them, and time."""
+
+    def __init__(self, sock: socket.socket, *more: Any, patience: Patience, **said: Any) -> None:
+        super().__init__(_Maker(sock, patience), *more, **said)  # type: ignore[arg-type]
+        self._patience = patience
+
+    def begin(self) -> None:
+        super().begin()
+        self._patience.has_begun()
+
+    def _read_next_chunk_size(self) -> int:
+        try:
+            size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        except ValueError:
+            size = -1
+        # Python would read a size below zero to the end of memory.
+        if size < 0:
+            raise http.client.HTTPException("a part of a size below zero")
+        return size
+
+    def _read_and_discard_trailer(self) -> None:
+        for _ in range(TRAILERS_MAX):
+            if self.fp.readline(1 << 12) in (b"\r\n", b"\n", b""):
+                return
+        raise http.client.HTTPException("no end of what follows the body")
+
+
+class _Plain(http.client.HTTPConnection):
+    def __init__(self, *more: Any, patience: Patience, **said: Any) -> None:
+        super().__init__(*more, **said)
+        self.response_class = functools.partial(_Response, patience=patience)  # type: ignore[assignment]
+
+
+class _Encrypted(http.client.HTTPSConnection):
+    def __init__(self, *more: Any, patience: Patience, **said: Any) -> None:
+        super().__init__(*more, **said)
+        self.response_class = functools.partial(_Response, patience=patience)  # type: ignore[assignment]
+
+
+class _Carried(_Plain):
+    """A connection to the carrier, which is asked by whole addresses."""
+
+    def __init__(self, *more: Any, line: Line, **said: Any) -> None:
+        super().__init__(*more, **said)
+        self._line = line
+
+    def connect(self) -> None:
+        if self._line.carrier is None:
+            raise AssertionError("nobody carries")
+        self.sock = self._line.carrier.connect()
+        self.sock.settimeout(self.timeout)
+
+
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections: to the server, or to who fetches for us."""
+
+    def __init__(self, line: Line, patience: Patience) -> None:
+        super().__init__()
+        self._line, self._patience = line, patience
+
+    def http_open(self, req: urllib.request.Request) -> Any:
+        return self._open(_Plain, req)
+
+    def https_open(self, req: urllib.request.Request) -> Any:
+        return self._open(_Encrypted, req)
+
+    def _open(self, kind: Any, req: urllib.request.Request) -> Any:
+        more: dict[str, Any] = {"patience": self._patience}
+        carrier = self._line.carrier
+        if carrier is not None:
+            kind, more["line"] = _Carried, self._line
+            url = urllib.parse.urldefrag(req.full_url)[0]
+            req.selector = url
+            for name, value in carrier.headers(url).items():
+                req.add_unredirected_header(name, value)
+        return self.do_open(functools.partial(kind, **more), req)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to where HTTP is spoken and the line may lead, and from an encrypted connection only to such."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def redirect_request(self, req: urllib.request.Request, *answer: Any) -> urllib.request.Request | None:
+        url = str(answer[-1])
+        try:
+            if not url.startswith(("https://",) if req.full_url.startswith("https://") else ("http://", "https://")):
+                raise Failed(
+                    f"{req.full_url} cannot be fetched: the server sends us where we do not go", "Ask its keeper."
+                )
+            check_address(url)
+            _check_origin(url, req.full_url, self._line)
+        except Failed:
+            answer[0].close()
+            raise
+        further = super().redirect_request(req, *answer)
+        if further is not None and origin(url) != origin(req.full_url):
+            for name in SECRETS:
+                further.remove_header(name)
+        return further
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:
+            fp.close()
+            raise Failed(f"{req.full_url} cannot be fetched: the server sends us to what is no address") from None
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+
+def _check_origin(url: str, asked: str, line: Line) -> None:
+    if line.origins is None or origin(url) in line.origins:
+        return
+    if url == asked:
+        raise Failed(f"{url} is not fetched: this source may not lead there")
+    raise Failed(
+        f"{asked} cannot be fetched: the server sends us to {origin(url)}",
+        "If that is meant, name it in redirects of the source.",
+    )
