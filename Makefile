@@ -46,6 +46,8 @@ $(READY): setup.cfg pyproject.toml Makefile
 	@# The bindings of Btrfs come from Debian: compiled from PyPI they need a compiler and the right libbtrfsutil.
 	test -x $(RUN) || $(PYTHON) -m venv --system-site-packages $(VENV)
 	$(RUN) -m pip install --quiet --editable '.[dev]'
+	@# A DDI client to test with, as it is: its D-Bus part, which is replaced there, would compile PyGObject.
+	$(RUN) -m pip install --quiet --no-deps rauc-hawkbit==0.2.0
 	@touch $@
 
 packages:
