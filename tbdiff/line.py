@@ -58,7 +58,7 @@ class Line:
 
     def places(self, url: str) -> list[str]:
         """All addresses of what is at `url`, itself first."""
-        own = next((folder for folder in self.folders if url.startswith(folder + "/")), None)
+        own = next((folder for folder in self.folders if f"{url}/".startswith(f"{folder}/")), None)
         if own is None:
             return [url]
         return [url, *(folder + url.removeprefix(own) for folder in self.folders if folder != own)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import urllib.parse
 import zoneinfo
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -93,10 +94,30 @@ class Local(_Table):
         return Policy(self.carry, self.drop, self.both_ways, self.conflict == "reject")
 
 
-def _place(url: str) -> str:
-    if not url.startswith(("http://", "https://", "/")) or any(c.isspace() for c in url):
-        raise ValueError("must be an http:// or https:// address of a folder, or the absolute path of one")
+def _address(url: str) -> str:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii()
+    except ValueError:
+        good = False
+    if not good or any(c.isspace() for c in url):
+        raise ValueError("must be an http:// or https:// address")
     return url
+
+
+def _place(url: str) -> str:
+    try:
+        return url if url.startswith("/") and not any(c.isspace() for c in url) else _address(url)
+    except ValueError:
+        raise ValueError("must be an http:// or https:// address of a folder, or the absolute path of one") from None
+
+
+def _proxy(url: str) -> str:
+    if url in ("", "none"):
+        return url
+    if not url.startswith("http://"):
+        raise ValueError('must be the http:// address of a proxy, or "none"')
+    return _address(url)
 
 
 def _zone(name: str) -> str:
@@ -114,11 +135,29 @@ def _time_of_day(text: str) -> str:
     return text
 
 
+Address = Annotated[str, pydantic.AfterValidator(_address)]
+
+
+class Fetch(_Table):
+    """`[fetch]`: how URLs are fetched: no faster than that (0: as fast as it comes), by a proxy, by which user."""
+
+    bytes_per_second: Annotated[int, pydantic.Field(ge=0, strict=True)] = 0
+    proxy: Annotated[str, pydantic.AfterValidator(_proxy)] = ""
+    user: Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z_][a-z0-9_-]*$")] = "nobody"
+
+
 class Source(_Table):
-    """`[[source]]`: a folder of images with its index, and the channel of it that this device follows."""
+    """`[[source]]`: a folder of images with its index, and the channel of it that this device follows.
+
+    `mirrors` hold the same files. A server of the folder may send us to the origins of `redirects`, too. Only
+    `certificates` (a file) are good for its servers, if there are some.
+    """
 
     url: Annotated[str, pydantic.AfterValidator(_place)]
     channel: Word = "stable"
+    mirrors: tuple[Address, ...] = ()
+    redirects: tuple[Address, ...] = ()
+    certificates: Path | None = None
 
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -160,6 +199,7 @@ class Config(_Table):
     local: Local = Local()
     space: Reserve = Reserve()
     upgrade: Upgrade = Upgrade()
+    fetch: Fetch = Fetch()
     source: tuple[Source, ...] = ()
     window: tuple[Window, ...] = ()
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pydantic
 
 from tbdiff.errors import Failed, Rejected
 from tbdiff.index import INDEX_MAX, NAME, Index, Instant, ListedImage, read_index
+from tbdiff.line import Line
 from tbdiff.manifest import Count
 from tbdiff.output import replacing
 from tbdiff.signature import KeyRing
@@ -35,16 +37,28 @@ class Seen(pydantic.BaseModel):
 _ALL = pydantic.TypeAdapter(dict[str, Seen])
 
 
-def offered(source: Source, keys: KeyRing, seen: dict[str, Seen], now: str) -> Index:
-    """The index of a source, if one of the trusted keys answers for it and it is fresh."""
-    raw = read_small(f"{source.url.rstrip('/')}/{NAME}", INDEX_MAX + 1)
+def offered(source: Source, keys: KeyRing, seen: dict[str, Seen], now: str, line: Line) -> Index:
+    """The index of a source, from the first place with one that is fresh, and for which a trusted key answers."""
+    own = source.url.rstrip("/")
+    faults: list[Failed | Rejected] = []
+    for folder in line.places(own):
+        try:
+            index = _read(folder, keys, replace(line, folders=()))
+            check_fresh(source, index, seen, now)
+            return index
+        except (Failed, Rejected) as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
+def _read(folder: str, keys: KeyRing, line: Line) -> Index:
+    raw = read_small(f"{folder}/{NAME}", INDEX_MAX + 1, line)
     if raw is None:
-        raise Failed(f"there is no index of images at {source.url}", "Make one with: tbdiff publish")
+        raise Failed(f"there is no index of images at {folder}", "Make one with: tbdiff publish")
     if len(raw) > INDEX_MAX:
-        raise Rejected(f"the index of images at {source.url} is longer than any")
+        raise Rejected(f"the index of images at {folder} is longer than any")
     # Whoever chooses among what release keys have signed need not be able to sign a release.
     index, _ = read_index(raw, keys.release + keys.delivery)
-    check_fresh(source, index, seen, now)
     return index
 
 
@@ -74,9 +88,9 @@ def address(source: Source, image: ListedImage) -> str:
     return f"{source.url.rstrip('/')}/{image.file}"
 
 
-def locate(source: Source, image: ListedImage) -> str:
-    """The same, for who is going to open it: in a folder something else than a file could let us wait for ever."""
-    place = address(source, image)
+def locate(folder: str, image: ListedImage) -> str:
+    """Where it is in a folder, to be opened: there something else than a file could let us wait for ever."""
+    place = f"{folder}/{image.file}"
     if not is_url(place) and not os.path.isfile(place):
         raise Failed(f"there is no file {place}, which the index names; nothing was changed")
     return place

@@ -1,4 +1,4 @@
-"""System calls that Python has no name for: renameat2, syncfs, unshare, mount, openat2."""
+"""System calls that Python has no name for: renameat2, syncfs, unshare, setns, mount, openat2, prctl."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ import os
 import struct
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
+MS_RDONLY = 1
 MS_NOSUID = 2
 MS_NODEV = 4
+MS_REMOUNT = 32
 MS_NOATIME = 1024
+MS_BIND = 4096
 MS_REC = 16384
 MS_PRIVATE = 1 << 18
 
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 
+_PR_SET_NO_NEW_PRIVS = 38
 _OPENAT2 = 437
 _RESOLVE_IN_ROOT = 0x10
 
@@ -64,6 +69,33 @@ def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
         _libc.mount(os.fsencode(source), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode()),
         source,
     )
+
+
+def bind_read_only(source: str, target: str) -> None:
+    """Let `source` be seen at `target` as well, where nothing of it can be written."""
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), None, ctypes.c_ulong(MS_BIND), None), source)
+    make_read_only(target)
+
+
+def make_read_only(target: str) -> None:
+    """Let nothing be written through the mount at `target`; its devices and setuid programs are none."""
+    flags = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV
+    _check(_libc.mount(None, os.fsencode(target), None, ctypes.c_ulong(flags), None), target)
+
+
+def leave_network_namespace() -> None:
+    """Give this process a network of its own, in which there is nobody."""
+    _check(_libc.unshare(CLONE_NEWNET))
+
+
+def enter_network_namespace(descriptor: int) -> None:
+    """Come back to the network whose namespace is open as `descriptor`."""
+    _check(_libc.setns(descriptor, CLONE_NEWNET))
+
+
+def allow_no_new_privileges() -> None:
+    """Let neither this process nor any that it starts gain rights by a program."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def open_inside(root: int, path: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from tbdiff import progress
+from tbdiff.line import Line
 from tbdiff.manifest import Manifest
 from tbupdate import config, layout, planning, trust
 from tbupdate.cli.conduct import changing, looking, now, refuse_reboot_elsewhere, remark, restart, retain
@@ -18,6 +19,7 @@ from tbupdate.cli.sites import require_chooser, working
 from tbupdate.cli.terminal import print_done, print_plan
 from tbupdate.config import Config
 from tbupdate.perform import perform
+from tbupdate.reach import Reach
 from tbupdate.syscalls import sync
 
 
@@ -58,7 +60,9 @@ def deploy(
     """Make IMAGE (a file, a URL, or - for stdin) the deployment that boots next; several follow one on the other."""
     said = settings()
     wishes = Wishes(dry_run, reboot, allow_unsigned, allow_downgrade, again, signature, delta)
-    deploy_images(images, said, config.load(said.config), wishes)
+    rules = config.load(said.config)
+    with Reach(rules.fetch) as reach:
+        deploy_images(images, said, rules, wishes, reach.line())
     restart(reboot and not dry_run)
 
 
@@ -67,6 +71,7 @@ def deploy_images(
     said: Settings,
     rules: Config,
     wishes: Wishes,
+    line: Line,
     done: str = "deploy",
     check: Callable[[Manifest], None] = lambda manifest: None,
 ) -> None:
@@ -83,6 +88,7 @@ def deploy_images(
             signature=wishes.signature,
             delta=wishes.delta,
             kept=None if wishes.dry_run else Path(site.top, layout.STATE, layout.FETCHED),
+            line=line,
         ) as opened,
         looking(site) if wishes.dry_run else changing(site) as system,
     ):

@@ -10,13 +10,14 @@ from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.index import Index, Release
 from tbdiff.manifest import Manifest
 from tbupdate import choosing, planning, sources, trust
-from tbupdate.choosing import Bounds, Update
+from tbupdate.choosing import Bounds, Route, Update
 from tbupdate.cli.conduct import now
 from tbupdate.cli.deploying import Wishes, deploy_images
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import warn
 from tbupdate.config import Config, Source
 from tbupdate.layout import STATE
+from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
 
@@ -34,7 +35,7 @@ class Found:
             raise Rejected(f"what {self.source.url} sends is not what its index says; nothing was changed")
 
 
-def ask(site: Site, system: System, rules: Config, *, remember: bool = False) -> list[Found]:
+def ask(site: Site, system: System, rules: Config, reach: Reach, *, remember: bool = False) -> list[Found]:
     """The newest release that the sources have for this system, as each of them offers it."""
     planning.require_layout(system)
     if not rules.source:
@@ -45,7 +46,7 @@ def ask(site: Site, system: System, rules: Config, *, remember: bool = False) ->
     faults: list[Stop] = []
     for source in rules.source:
         try:
-            heard.append((source, sources.offered(source, keys, seen, now())))
+            heard.append((source, sources.offered(source, keys, seen, now(), reach.line(source))))
         except (Failed, Rejected) as stop:
             faults.append(_named(source, stop))
     if remember and heard:
@@ -87,20 +88,34 @@ def _encoders(indexes: Sequence[Index]) -> frozenset[str]:
     return frozenset(here())
 
 
-def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes) -> None:
+def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, reach: Reach) -> None:
     """Deploy it by the first way that leads there."""
     # Who names one release means it, also where it is an older one.
     wishes = replace(wishes, allow_downgrade=bool(rules.upgrade.exactly))
     ways = [(one, route) for one in found for route in one.update.routes]
     for left, (one, route) in enumerate(ways, 1 - len(ways)):
         try:
-            addresses = [sources.locate(one.source, image) for image in route.images]
-            deploy_images(addresses, said, rules, wishes, "upgrade", one.check)
+            _follow(one, route, said, rules, wishes, reach)
             return
         except (Failed, Rejected) as stop:
             if not left or isinstance(stop, planning.NoRoom):
                 raise
             warn(f"{stop}; trying the next way")
+
+
+def _follow(one: Found, route: Route, said: Settings, rules: Config, wishes: Wishes, reach: Reach) -> None:
+    """Deploy by one way; what was sent damaged is asked of another mirror first the next time."""
+    line = reach.line(one.source)
+    folders = line.places(one.source.url.rstrip("/"))
+    for left, folder in enumerate(folders, 1 - len(folders)):
+        try:
+            addresses = [sources.locate(folder, image) for image in route.images]
+            deploy_images(addresses, said, rules, wishes, line, "upgrade", one.check)
+            return
+        except Rejected as stop:
+            if not left or isinstance(stop, planning.NoRoom):
+                raise
+            warn(f"{stop}; trying the next mirror")
 
 
 def called(release: Release) -> str:

@@ -26,6 +26,7 @@ from tbupdate.cli.terminal import print_json, print_lines, warn
 from tbupdate.config import Config
 from tbupdate.consent import APPROVED, DECLINED, POSTPONED, Decision
 from tbupdate.layout import STATE
+from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
 from tbupdate.unattended import Act, Next, State, next_action
@@ -37,11 +38,16 @@ EVERY_MAX = 7 * 24 * 60
 
 def step(said: Settings, rules: Config) -> None:
     """What this device does now by itself; NothingToDo says what it waits for."""
+    with Reach(rules.fetch) as reach:
+        _step(said, rules, reach)
+
+
+def _step(said: Settings, rules: Config, reach: Reach) -> None:
     fault: Stop | None = None
     with working(said, rules) as site:
         system = glance(site)
         try:
-            found = ask(site, system, rules, remember=True)
+            found = ask(site, system, rules, reach, remember=True)
         except Stop as stop:
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
@@ -52,7 +58,7 @@ def step(said: Settings, rules: Config) -> None:
             consent.write(_place(site), _note(offered, state.decision, what))
     match what.act:
         case Act.DEPLOY:
-            go(found, said, rules, Wishes())
+            go(found, said, rules, Wishes(), reach)
             _after_deploy(said, rules)
         case Act.REBOOT:
             restart(True)

@@ -14,6 +14,7 @@ from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines
 from tbupdate.cli.unattended import step
+from tbupdate.reach import Reach
 
 
 @click.command()
@@ -22,8 +23,8 @@ def check() -> None:
     """Say whether a configured source has an update, how large it is, and how it would come."""
     said = settings()
     rules = config.load(said.config)
-    with working(said, rules) as site:
-        found = ask(site, glance(site), rules)
+    with Reach(rules.fetch) as reach, working(said, rules) as site:
+        found = ask(site, glance(site), rules, reach)
     if said.json:
         print_json({"update": _fields(found[0])})
     else:
@@ -51,12 +52,13 @@ def upgrade(*, packages: bool, over_staged: bool, dry_run: bool, reboot: bool, u
         return
     if over_staged:
         raise click.UsageError("--continue is for --packages: an image starts from a deployment that is kept")
-    with working(said, rules) as site:
-        system = glance(site)
-        # No way leads past this.
-        planning.refuse_during_trial(system)
-        found = ask(site, system, rules, remember=not dry_run)
-    go(found, said, rules, Wishes(dry_run=dry_run, reboot=reboot))
+    with Reach(rules.fetch) as reach:
+        with working(said, rules) as site:
+            system = glance(site)
+            # No way leads past this.
+            planning.refuse_during_trial(system)
+            found = ask(site, system, rules, reach, remember=not dry_run)
+        go(found, said, rules, Wishes(dry_run=dry_run, reboot=reboot), reach)
     restart(reboot and not dry_run)
 
 

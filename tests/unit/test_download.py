@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tbdiff import download, opener, source
+from tbdiff import connection, download, opener, source
 from tbdiff.create import create_image
 from tbdiff.download import Download
 from tbdiff.errors import Failed
@@ -192,7 +192,7 @@ def test_whatever_a_server_says(answer: bytes, said: str | None) -> None:
 
 
 def test_a_server_that_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opener, "TIMEOUT", 0.5)
+    monkeypatch.setattr(connection, "TIMEOUT", 0.5)
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -456,7 +456,7 @@ def test_small_things_come_in_time_or_not_at_all(answer: bytes, drop: bytes, mon
 
 
 def test_the_head_of_a_large_thing_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opener, "HEAD_TIME", 0.5)
+    monkeypatch.setattr(connection, "HEAD_TIME", 0.5)
     with drips(OK, b"X") as url, pytest.raises(Failed, match="timed out"):
         Download(url)
 
