@@ -104,14 +104,15 @@ HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
 SHARE := /usr/share
 INITCPIO := /usr/lib/initcpio
 UNITS := /usr/lib/systemd/system
-PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update
+PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update tb-update-fetcher
+SERVICES := carry health commit rollback upgrade agent fetch
 install:
 	rm -rf build
 	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
 	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade .
 	@# Only our programs; and they run from where they will stand, not from where they were put together.
 	@cd '$(DESTDIR)$(HOME_OF_INSTALL)' && \
-	    find bin -mindepth 1 ! -name 'python*' ! -name 'tbdiff*' ! -name tb-update -delete && \
+	    find bin -mindepth 1 ! -name 'python*' ! -name 'tbdiff*' ! -name 'tb-update*' -delete && \
 	    if [ -n '$(DESTDIR)' ]; then sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' bin/tb* pyvenv.cfg; fi
 	@# Isolated: what runs as root takes no modules from PYTHON* variables, the current directory, or a home.
 	@sed -i -e '1s|^#!.*/python[0-9.]*$$|& -I|' -e '2s|^\(.*exec. [^ ]*/python[0-9.]*"\?\) |\1 -I |' \
@@ -132,11 +133,15 @@ install:
 	chmod 755 '$(DESTDIR)/etc/init.d/tb-update'
 	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants' \
 	    '$(DESTDIR)$(UNITS)/basic.target.wants'
-	@for unit in carry.service health.service commit.service rollback.service upgrade.service upgrade.timer agent.service; do \
+	install -d '$(DESTDIR)$(UNITS)/sockets.target.wants'
+	@for unit in $(SERVICES:=.service) upgrade.timer fetch.socket; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
 	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'
 	install -D -m644 boot-hooks/systemd/watchdog.conf '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
+	@for unit in upgrade agent; do install -D -m644 boot-hooks/systemd/applier.conf \
+	    "$(DESTDIR)$(UNITS)/tb-update-$$unit.service.d/applier.conf"; done
+	ln -sfn ../tb-update-fetch.socket '$(DESTDIR)$(UNITS)/sockets.target.wants/tb-update-fetch.socket'
 	ln -sfn ../tb-update-health.service '$(DESTDIR)$(UNITS)/boot-complete.target.requires/tb-update-health.service'
 	ln -sfn ../tb-update-carry.service '$(DESTDIR)$(UNITS)/basic.target.wants/tb-update-carry.service'
 	ln -sfn ../tb-update-commit.service '$(DESTDIR)$(UNITS)/multi-user.target.wants/tb-update-commit.service'
@@ -148,7 +153,8 @@ uninstall:
 	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
 	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
-	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service tb-update-*.timer */tb-update-*.service
+	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service tb-update-*.timer tb-update-*.socket */tb-update-*.service */tb-update-*.socket && \
+	    rm -rf tb-update-*.service.d
 	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update' '$(DESTDIR)$(INITCPIO)'/*/tb-update
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
 

@@ -1,14 +1,19 @@
-"""The daemon: it lets this program look after the device again and again, and holds nothing in memory in between."""
+"""The daemon: it lets this program look after the device again and again, and holds nothing in memory in between.
+
+It is a process of its own, which knows nothing of what the program that it starts needs.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
 from tbdiff.errors import NothingToDo
+from tbupdate.signals import interrupt_on_end
 
 log = logging.getLogger(__name__)
 
@@ -44,3 +49,19 @@ def _run(command: Sequence[str]) -> int:
             running.terminate()
             running.wait()
             raise
+
+
+def main() -> None:
+    """Look after a device: whether it says what it waits for (-v, or nothing), seconds, and the command."""
+    verbose, every, *command = sys.argv[1:]
+    interrupt_on_end()
+    if verbose == "-v":
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="tb-update: %(message)s")
+    try:
+        look_after(command, float(every))
+    except KeyboardInterrupt:
+        return
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,6 @@ import os
 import sys
 import time
 import zoneinfo
-from contextlib import suppress
 from datetime import datetime
 
 import click
@@ -15,7 +14,6 @@ import click
 from tbdiff.errors import NothingToDo, Stop
 from tbdiff.show import size
 from tbupdate import consent, surroundings
-from tbupdate.agent import look_after
 from tbupdate.choosing import Update
 from tbupdate.cli.conduct import glance, restart
 from tbupdate.cli.deploying import Wishes
@@ -127,9 +125,11 @@ def agent(every: float) -> None:
     options = {"--top": said.top, "--boot": said.boot, "--config": said.config}
     given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
     flags = [flag for flag, set_ in (("--json", said.json), ("--verbose", said.verbose)) if set_]
-    program = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", "tbupdate"]
-    with suppress(KeyboardInterrupt):
-        look_after([*program, "upgrade", "--unattended", *given, *flags], every * MINUTE)
+    python = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m"]
+    command = [*python, "tbupdate", "upgrade", "--unattended", *given, *flags]
+    # What was loaded to read the command line is not needed to wait.
+    verbose = "-v" if said.verbose else ""
+    os.execv(sys.executable, [*python, "tbupdate.agent", verbose, str(every * MINUTE), *command])  # noqa: S606
 
 
 @click.command()

@@ -29,10 +29,18 @@ def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name:
         assert (prefix / place / "tb-update").is_file()
     for place in ("units/tb-update-upgrade.service", "share/tb-update/cron"):
         assert f"{prefix}/bin/tb-update upgrade" in (prefix / place).read_text()
+    assert f"ExecStart={prefix}/bin/tb-update-fetcher\n" in (prefix / "units/tb-update-fetch.service").read_text()
+    for place in ("sockets.target.wants/tb-update-fetch.socket", "tb-update-agent.service.d/applier.conf"):
+        assert (prefix / "units" / place).is_file()
     elsewhere.mkdir()
     for module in ("sitecustomize.py", "click.py"):
         (elsewhere / module).write_text(HOSTILE.format(str(tmp_path / "ran")))
-    for program, arguments in (("tb-update", ["--version"]), ("tbdiff", ["--version"]), ("tbdiff-deploy", ["--help"])):
+    for program, arguments in (
+        ("tb-update", ["--version"]),
+        ("tbdiff", ["--version"]),
+        ("tbdiff-deploy", ["--help"]),
+        ("tb-update-fetcher", []),
+    ):
         done = subprocess.run(
             [prefix / "bin" / program, *arguments],
             cwd=elsewhere,
@@ -40,5 +48,5 @@ def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name:
             capture_output=True,
         )
         assert b"Traceback" not in done.stderr
-        assert program == "tbdiff-deploy" or done.returncode == 0
+        assert program in ("tbdiff-deploy", "tb-update-fetcher") or done.returncode == 0
     assert not (tmp_path / "ran").exists()
