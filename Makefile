@@ -16,9 +16,9 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, dosfstools, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, qemu-system-x86, qemu-utils, \
+            busybox, dosfstools, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, postgresql, qemu-system-x86, qemu-utils, \
             systemd-journal-remote, u-boot-qemu, u-boot-tools
-PYTHONS  := tbdiff tbupdate tests demo benchmarks
+PYTHONS  := tbdiff tbupdate tbserver tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -45,7 +45,7 @@ $(READY): setup.cfg pyproject.toml Makefile
 	@$(MAKE) --no-print-directory packages
 	@# The bindings of Btrfs come from Debian: compiled from PyPI they need a compiler and the right libbtrfsutil.
 	test -x $(RUN) || $(PYTHON) -m venv --system-site-packages $(VENV)
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	$(RUN) -m pip install --quiet --editable '.[dev,server]'
 	@# A DDI client to test with, as it is: its D-Bus part, which is replaced there, would compile PyGObject.
 	$(RUN) -m pip install --quiet --no-deps rauc-hawkbit==0.2.0
 	@touch $@

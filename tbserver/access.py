@@ -1,0 +1,108 @@
+"""Who may ask what: each route of the API names the role that it takes, and gets the caller or refuses."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Response
+
+from tbserver import accounts, peers
+from tbserver.accounts import LOGIN_SECONDS, Caller, Role
+from tbserver.refusals import NotAllowed, NotKnown
+from tbserver.server import Server
+from tbserver.tokens import is_same
+
+# Browsers take a cookie of this name only from here, encrypted (or from this very machine), for the whole server.
+COOKIE = "__Host-tb-login"
+CSRF_HEADER = "x-csrf-token"
+SAFE = ("GET", "HEAD")
+
+
+def server_of(request: Request) -> Server:
+    """What this process was started with."""
+    server: Server = request.app.state.server
+    return server
+
+
+Here = Annotated[Server, Depends(server_of)]
+
+
+def known_caller(request: Request, server: Here) -> Caller:
+    """Who asks, by an API token or the cookie of a login; NotKnown or NotAllowed."""
+    said = request.headers.get("authorization", "")
+    if said:
+        word, _, secret = said.partition(" ")
+        if word.lower() != "bearer" or not secret:
+            raise NotKnown("there is no API token in the request", "Send the header: Authorization: Bearer TOKEN.")
+        return _by_token(server, secret)
+    secret = request.cookies.get(COOKIE, "")
+    if not secret:
+        raise NotKnown("you are not logged in", "Log in, or send an API token.")
+    caller = _by_login(server, secret)
+    if request.method not in SAFE:
+        check_origin(request, server)
+        if not is_same(request.headers.get(CSRF_HEADER), caller.csrf):
+            raise NotAllowed("the request did not come from our page", "Load the page again.")
+    return caller
+
+
+def _by_token(server: Server, secret: str) -> Caller:
+    with server.database.reading() as session:
+        caller, used = accounts.caller_of_token(session, secret)
+    if used is not None:
+        with server.database.writing() as session:
+            accounts.touch_token(session, used)
+    return caller
+
+
+def _by_login(server: Server, secret: str) -> Caller:
+    with server.database.reading() as session:
+        caller, is_due = accounts.caller_of_login(session, secret)
+    if is_due and caller.login:
+        with server.database.writing() as session:
+            accounts.touch_login(session, caller.login)
+    return caller
+
+
+def check_origin(request: Request, server: Server) -> None:
+    """Refuse what a page of somebody else lets a browser send."""
+    origin = request.headers.get("origin")
+    fetched = request.headers.get("sec-fetch-site", "same-origin")
+    if (origin is not None and origin != peers.origin_of(server.settings, request)) or fetched not in (
+        "same-origin",
+        "none",
+    ):
+        raise NotAllowed("the request came from a page of somebody else")
+
+
+class Needs:
+    """A dependency: the caller, who has this role or more; with `fresh` also one with a password to be changed."""
+
+    def __init__(self, role: Role, *, fresh: bool = False) -> None:
+        self.role = role
+        self._fresh = fresh
+
+    def __call__(self, caller: Annotated[Caller, Depends(known_caller)]) -> Caller:
+        """The caller; NotAllowed."""
+        if caller.must_change and not self._fresh:
+            raise NotAllowed("your password was made by somebody else", "Change it first.")
+        if caller.role < self.role:
+            raise NotAllowed(f"this takes the role {self.role.word}, and yours is {caller.role.word}", "Ask an admin.")
+        return caller
+
+
+Anybody = Annotated[Caller, Depends(Needs(Role.VIEWER, fresh=True))]
+Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
+Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
+Approver = Annotated[Caller, Depends(Needs(Role.APPROVER))]
+Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
+
+
+def give_cookie(response: Response, secret: str) -> None:
+    """Let a browser keep a login."""
+    response.set_cookie(COOKIE, secret, max_age=LOGIN_SECONDS, secure=True, httponly=True, samesite="strict", path="/")
+
+
+def take_cookie(response: Response) -> None:
+    """Let a browser forget a login."""
+    response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="strict", path="/")

@@ -1,0 +1,125 @@
+"""The program `tb-server`: it runs the server, and is a client of its API."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import tbdiff
+from tbdiff.errors import Stop
+
+EPILOG = """\b
+Exit codes:
+  0  done
+  1  failed
+  2  usage
+  3  rejected; nothing was changed
+  4  nothing to do
+"""
+
+
+@click.group(epilog=EPILOG)
+@click.version_option(tbdiff.__version__, prog_name="tb-server")
+def cli() -> None:
+    """Run a fleet server, or steer one."""
+
+
+def _settings(**said: Any) -> Any:
+    from tbserver.settings import Settings, parse_networks  # noqa: PLC0415
+
+    return Settings(proxies=parse_networks(said.pop("proxies")), **said)
+
+
+def _places(command: Any) -> Any:
+    for option in (
+        click.option(
+            "--artifacts",
+            metavar="URL",
+            default="",
+            envvar="TB_SERVER_ARTIFACTS",
+            help="Where artifacts are kept; s3://BUCKET/…, by default in DIR.",
+        ),
+        click.option(
+            "--database",
+            metavar="URL",
+            default="",
+            envvar="TB_SERVER_DATABASE",
+            help="Where records are kept; postgresql://…, by default an SQLite file in DIR.",
+        ),
+        click.option(
+            "--data",
+            metavar="DIR",
+            type=click.Path(file_okay=False, path_type=Path),
+            default="tb-server-data",
+            show_default=True,
+            envvar="TB_SERVER_DATA",
+            help="The directory of the server.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@_places
+@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:8480", show_default=True, help="Where to answer.")
+@click.option(
+    "--url", metavar="URL", default="", help="What devices and people call this server, if something is in between."
+)
+@click.option(
+    "--proxy",
+    "proxies",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A proxy whose word about who is behind it counts; repeatable.",
+)
+@click.option(
+    "--poll-seconds", type=click.IntRange(30, 86399), default=300, show_default=True, help="How often a device asks."
+)
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Speak TLS with this certificate (PEM).")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="... and this key (PEM).")
+def serve(listen: str, tls_cert: str | None, tls_key: str | None, **said: Any) -> None:
+    """Run the server."""
+    from tbserver.serving import serve as run  # noqa: PLC0415 - a client needs none of it
+
+    run(_settings(**said), listen, tls_cert, tls_key)
+
+
+@cli.command()
+@_places
+@click.option(
+    "--to", metavar="REVISION", default="head", show_default=True, help="The schema to go to; `base` for none."
+)
+def migrate(to: str, **said: Any) -> None:
+    """Bring the schema of the database up to date (`serve` does so itself), or back."""
+    from tbserver import database  # noqa: PLC0415
+
+    settings = _settings(proxies=(), **said)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    records = database.Database(settings.database_url)
+    database.migrate(records, to)
+    click.echo(f"The schema is {database.revision(records) or 'gone'}.")
+
+
+def main() -> None:
+    """Run the program; say in a sentence how it ended."""
+    logging.captureWarnings(capture=True)
+    try:
+        cli(standalone_mode=False)
+    except Stop as stop:
+        if "--json" in sys.argv:
+            click.echo(json.dumps({"format_version": 1, "error": str(stop), "remedy": stop.remedy}))
+        click.echo(f"tb-server: {stop}", err=True)
+        if stop.remedy:
+            click.echo(stop.remedy, err=True)
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)

@@ -1,0 +1,45 @@
+"""A process that answers: it opens what it needs, says where to log in, and stops gracefully."""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from tbserver import journal
+from tbserver.app import create_app
+from tbserver.limits import HEAD_MAX, PromptProtocol
+from tbserver.server import open_server
+from tbserver.settings import Settings, parse_listen
+
+CONNECTIONS = 2000
+STOP_SECONDS = 20
+
+
+def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | None) -> None:
+    """Answer requests until SIGTERM or SIGINT; then finish those that were begun."""
+    host, port = parse_listen(listen)
+    journal.begin()
+    server, password = open_server(settings)
+    where = settings.url or f"{'https' if tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    if password is not None:
+        print(f"First account: admin, password {password} (good for one login)", file=sys.stderr, flush=True)
+    print(f"Log in at {where}", file=sys.stderr, flush=True)
+    uvicorn.run(
+        create_app(server),
+        host=host,
+        port=port,
+        http=PromptProtocol,
+        ws="none",
+        lifespan="off",
+        proxy_headers=False,
+        server_header=False,
+        log_config=None,
+        access_log=False,
+        h11_max_incomplete_event_size=HEAD_MAX,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
+    )

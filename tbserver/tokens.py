@@ -1,0 +1,26 @@
+"""Secrets that are made here, shown once, and kept as digests."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+
+# 256 bits: a digest without salt or stretching is as good as the secret is long.
+SECRET_BYTES = 32
+
+
+def create_secret(prefix: str = "") -> tuple[str, str]:
+    """A new secret and its digest; a prefix lets people and scanners tell what it is."""
+    secret = prefix + secrets.token_urlsafe(SECRET_BYTES)
+    return secret, digest(secret)
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def is_same(one: str | None, other: str | None) -> bool:
+    """Whether two are equal, in a time that does not tell where they differ; nothing equals nothing."""
+    return hmac.compare_digest((one or "").encode(), (other or "").encode()) and bool(one)

@@ -1,0 +1,114 @@
+"""All routes, all roles, two tenants: who may what, and that nobody learns of another tenant."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from fastapi.routing import APIRoute
+
+from tbserver.accounts import Role
+from tests.server.harness import Fleet
+
+OPEN = "anybody"
+# The least role for each route of the API. A route that is not here fails the test below.
+ROLES: dict[str, Role | str] = {
+    "POST /login": OPEN,
+    "GET /me": Role.VIEWER,
+    "POST /logout": Role.VIEWER,
+    "PUT /me/password": Role.VIEWER,
+    "GET /users": Role.ADMIN,
+    "POST /users": Role.ADMIN,
+    "PATCH /users/{user_id}": Role.ADMIN,
+    "POST /users/{user_id}/password": Role.ADMIN,
+    "GET /tokens": Role.VIEWER,
+    "POST /tokens": Role.VIEWER,
+    "DELETE /tokens/{token_id}": Role.VIEWER,
+    "GET /audit": Role.VIEWER,
+}
+
+
+def api_routes(fleet: Fleet) -> list[str]:
+    routes = fleet.web.app.openapi()["paths"]  # type: ignore[attr-defined]
+    return [
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for path, methods in routes.items()
+        for method in methods
+        if path.startswith("/api/v1/")
+    ]
+
+
+def things(fleet: Fleet, tenant_id: int) -> dict[str, Any]:
+    """One of everything, of a tenant; by the names of parameters in paths."""
+    admin = fleet.person(Role.ADMIN, tenant_id, f"owner-{tenant_id}")
+    return {"user_id": admin.id, "token_id": admin.get("/tokens")["items"][0]["id"]}
+
+
+def filled(path: str, held: dict[str, Any]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: str(held[found[1]]), path)
+
+
+def test_every_route_has_a_role(small_fleet: Fleet) -> None:
+    assert sorted(api_routes(small_fleet)) == sorted(ROLES)
+    hidden = {
+        route.path
+        for route in small_fleet.web.app.routes  # type: ignore[attr-defined]
+        if isinstance(route, APIRoute) and not route.include_in_schema
+    }
+    assert not {path for path in hidden if path.startswith("/api/")}
+
+
+def test_every_route_takes_its_role_and_no_less(small_fleet: Fleet) -> None:
+    people = {role: small_fleet.person(role) for role in Role}
+    # What is not there: who may do it is told so, and nothing happens.
+    absent = dict.fromkeys(things(small_fleet, 1), 999_999)
+    for route, least in ROLES.items():
+        method, path = route.split(" ")
+        place = filled(path, absent)
+        answer = small_fleet.web.request(method, f"/api/v1{place}", json={})
+        assert (answer.status_code == 401) == (least != OPEN), route
+        if path in ("/login", "/logout", "/me/password"):
+            continue
+        for role, person in people.items():
+            status = person.ask(method, place, json={}).status_code
+            assert status not in (401, 500), (route, role, status)
+            assert (status == 403) == (role < least), (route, role, status)
+
+
+def test_nothing_of_another_tenant_is_there(small_fleet: Fleet) -> None:
+    other = small_fleet.tenant("other")
+    theirs = things(small_fleet, other)
+    me = small_fleet.person(Role.ADMIN)
+    for route in ROLES:
+        method, path = route.split(" ")
+        if "{" in path:
+            answers = [
+                me.ask(method, filled(path, held), json=body(route))
+                for held in (theirs, dict.fromkeys(theirs, 999_999))
+            ]
+            assert [answer.status_code for answer in answers] == [404, 404], (route, answers[0].text)
+            assert answers[0].content == answers[1].content, route
+        elif method == "GET" and path != "/me":
+            assert f"owner-{other}" not in me.ask(method, path).text, route
+
+
+def body(route: str) -> dict[str, Any]:
+    """What a route takes."""
+    return {}
+
+
+def test_an_answer_says_what_browsers_may_do_with_it(small_fleet: Fleet) -> None:
+    for path in ("/api/v1/me", "/nowhere"):
+        headers = small_fleet.web.get(path).headers
+        assert "default-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+    assert small_fleet.web.get("/api/v1/me").headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/nothing", "/api/v1/users/../me/"])
+def test_what_is_not_there_is_said_in_json(small_fleet: Fleet, path: str) -> None:
+    answer = small_fleet.web.get(path)
+    assert answer.status_code == 404
+    assert set(answer.json()) == {"error", "remedy"}
