@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tbdiff import encoders, labels, wire
 from tbdiff.carry import CarriedContents
 from tbdiff.compare import compare
@@ -30,7 +28,7 @@ from tbdiff.packer import lzma_packer, zstd_packer
 from tbdiff.pairing import Pairing
 from tbdiff.payload import CONTROL, DIFFERENCE, LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
-from tbdiff.signature import Signature, load_private_key
+from tbdiff.signature import PrivateKey, Signature, load_private_key
 from tbdiff.signing import signed
 from tbdiff.tree import Progress, quiet
 
@@ -136,7 +134,7 @@ def write_image(
     target: Known,
     out: Path,
     stated: Stated,
-    key: Ed25519PrivateKey | None,
+    key: PrivateKey | None,
     effort: str,
     available: Available | None,
     progress: Progress,

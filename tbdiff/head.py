@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from tbdiff.errors import Rejected
 from tbdiff.manifest import STATEMENT_MAX, Manifest, parse_target, parse_way
 from tbdiff.payload import Readable, read_exactly
-from tbdiff.signature import KEY_ID, SIGNATURE, KeyRing, Signature
+from tbdiff.signature import ALGORITHMS, KEY_ID, SIGNATURE, KeyRing, Signature
 
 MAGIC = b"\x89tbdiff\n"
 DETACHED_MAGIC = b"\x89tbdsig\n"
 SIGNATURES_MAX = 32
 SIGNATURE_MAX = 1 << 14
-ED25519 = 1
 # Role (0: over the target, 1: over the way), algorithm, key id, length of the signature.
 _RECORD = struct.Struct(f"<BB{KEY_ID}sH")
 
@@ -34,7 +33,7 @@ class Head:
         for statement in (self.target, self.way):
             parts += (struct.pack("<I", len(statement)), statement)
         parts.append(bytes((len(self.signatures),)))
-        parts += (_RECORD.pack(not s.of_target, ED25519, s.key_id, len(s.value)) + s.value for s in self.signatures)
+        parts += (_RECORD.pack(not s.of_target, s.algorithm, s.key_id, len(s.value)) + s.value for s in self.signatures)
         return b"".join(parts)
 
     def verify(self, keys: KeyRing | None, *, unsigned_ok: bool = False) -> tuple[Manifest, tuple[str, ...]]:
@@ -44,11 +43,11 @@ class Head:
         """
         if keys is None or (unsigned_ok and not self.signatures):
             return self.manifest(), ()
-        of_target = keys.signer_of_target(self.target, self.signatures)
+        of_target = keys.signers_of_target(self.target, self.signatures)
         # A delivery key carries devices to a tree that a release key answers for; where none is named, it has no say.
         named = parse_target(self.target).tree is not None
-        of_way = keys.signer_of_way(self.way, self.signatures, delivery=named)
-        return self.manifest(), tuple(dict.fromkeys((of_target, of_way)))
+        of_way = keys.signers_of_way(self.way, self.signatures, delivery=named)
+        return self.manifest(), tuple(dict.fromkeys((*of_target, *of_way)))
 
     def manifest(self) -> Manifest:
         """The two statements, parsed."""
@@ -76,8 +75,8 @@ def read_head(source: Readable, magic: bytes = MAGIC) -> Head:
             raise Rejected("the image has a signature that is too long to be one")
         value = read_exactly(source, size)
         # Other roles and algorithms may come to be; here they count for nothing.
-        if role <= 1 and algorithm == ED25519 and size == SIGNATURE:
-            signatures.append(Signature(not role, key_id, value))
+        if role <= 1 and algorithm in ALGORITHMS and size == SIGNATURE:
+            signatures.append(Signature(not role, key_id, value, algorithm))
     return Head(statements[0], statements[1], tuple(signatures))
 
 

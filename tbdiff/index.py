@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import pydantic
 
 from tbdiff.entry import printable
 from tbdiff.errors import Rejected
 from tbdiff.manifest import Count, EncoderName, Hex256, Line, Statement, Word, parse
-from tbdiff.signature import KEY_ID, PublicKey, sign_as
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tbdiff.sealed import Sealed, check_parts, parts_of, unseal
+from tbdiff.signature import PrivateKey, PublicKey
 
 NAME = "index.json"
 TYPE = "application/vnd.tbdiff.index+json"
 INDEX_MAX = 8 << 20
-SIGNATURES_MAX = 32
-# A part of three bytes takes hundreds in memory. An envelope has few parts, and those of an index are not that small.
-ENVELOPE_PARTS = 256
-BYTES_OF_PART = 32
 
 
 def _instant(text: str) -> str:
@@ -92,31 +83,16 @@ class Index(Statement):
         return next((release for release in self.releases if release.tree == tree), None)
 
 
-class _Signature(_Part):
-    keyid: Annotated[str, pydantic.StringConstraints(pattern=rf"^[0-9a-f]{{{2 * KEY_ID}}}$")]
-    sig: str
-
-
-class _Envelope(_Part):
-    """DSSE: the statement's own bytes, and signatures over these."""
-
-    payloadType: Literal["application/vnd.tbdiff.index+json"]
-    payload: str
-    signatures: Annotated[tuple[_Signature, ...], pydantic.Field(max_length=SIGNATURES_MAX)]
-
-
 def read_index(raw: bytes, keys: Sequence[PublicKey]) -> tuple[Index, str]:
     """The index and the name of the key that answers for it; nothing of it is read before that is known."""
+    sealed = unseal(raw, TYPE, "the index of images")
+    signers = sealed.signers(keys)
+    if not signers:
+        known = ", ".join(f"{printable(key.name.encode())} ({key.key_id.hex()})" for key in keys) or "no key"
+        raise Rejected(f"the index of images is signed by no trusted key ({sealed.claimed})", f"Trusted are: {known}.")
+    payload = sealed.payload
     try:
-        _check_parts(raw, ENVELOPE_PARTS)
-        sealed = _Envelope.model_validate_json(raw)
-        payload = base64.b64decode(sealed.payload, validate=True)
-        signatures = [(bytes.fromhex(one.keyid), base64.b64decode(one.sig, validate=True)) for one in sealed.signatures]
-    except (pydantic.ValidationError, binascii.Error, ValueError):
-        raise Rejected("the index of images is none: it is damaged, or something else stands in its place") from None
-    signer = _signer(payload, signatures, keys)
-    try:
-        _check_parts(payload, ENVELOPE_PARTS + len(payload) // BYTES_OF_PART)
+        check_parts(payload, parts_of(payload))
     except ValueError:
         raise Rejected("the index of images has more parts than can belong to it") from None
     index = parse(Index, payload, "the index of images")
@@ -124,32 +100,9 @@ def read_index(raw: bytes, keys: Sequence[PublicKey]) -> tuple[Index, str]:
     named = {tree for channel in index.channels.values() for tree in channel} | {image.tree for image in index.images}
     if len(trees) != len(index.releases) or not named <= trees:
         raise Rejected("the index of images names trees that it does not describe, or describes one twice")
-    return index, signer
+    return index, signers[0].name
 
 
-def _check_parts(raw: bytes, most: int) -> None:
-    """Refuse what would take much more memory than it has bytes."""
-    if raw.count(b"{") + raw.count(b"[") + raw.count(b",") // 4 > most:
-        raise ValueError("too many parts")
-
-
-def _signer(payload: bytes, signatures: Sequence[tuple[bytes, bytes]], keys: Sequence[PublicKey]) -> str:
-    for made_by, value in signatures:
-        for key in keys:
-            if key.key_id == made_by and key.verifies(value, TYPE.encode(), payload):
-                return key.name
-    made = ", ".join(made_by.hex() for made_by, _ in signatures) or "nobody"
-    known = ", ".join(f"{printable(key.name.encode())} ({key.key_id.hex()})" for key in keys) or "no key"
-    raise Rejected(f"the index of images is signed by no trusted key ({made})", f"Trusted are: {known}.")
-
-
-def write_index(index: Index, private: Ed25519PrivateKey) -> bytes:
+def write_index(index: Index, private: PrivateKey) -> bytes:
     """The index as it is stored, signed."""
-    payload = index.to_bytes()
-    made_by, value = sign_as(private, TYPE.encode(), payload)
-    sealed = {
-        "payloadType": TYPE,
-        "payload": base64.b64encode(payload).decode(),
-        "signatures": [{"keyid": made_by.hex(), "sig": base64.b64encode(value).decode()}],
-    }
-    return json.dumps(sealed).encode() + b"\n"
+    return Sealed(TYPE, index.to_bytes()).signed(private).to_bytes()

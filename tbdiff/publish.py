@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from tbdiff import rotation
+from tbdiff import trust as trust_statements
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.image import open_image
 from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, Release, read_index, write_index
 from tbdiff.output import replacing
-from tbdiff.signature import load_private_key, public_half
+from tbdiff.rotation import Standing
+from tbdiff.signature import PrivateKey, load_private_key, public_half
 from tbdiff.source import read_plain
 from tbdiff.tree import Progress, quiet
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tbdiff.trust import write_chain
 
 LOCK = ".lock"
 MOMENT = "%Y-%m-%dT%H:%M:%SZ"
@@ -40,19 +40,28 @@ class Offered:
 
 
 def publish(
-    images: Sequence[Path], folder: Path, channel: str, key: Path, days: int, progress: Progress = quiet
+    images: Sequence[Path],
+    folder: Path,
+    channel: str,
+    key: Path,
+    days: int,
+    progress: Progress = quiet,
+    trust: Path | None = None,
 ) -> Index:
     """Bring images into a folder and their releases into a channel; return the new index, which is valid for `days`.
 
     The images come before the index that names them: who reads the folder meanwhile finds the old state or the new.
-    Without images it only renews the index.
+    Without images it only renews the index. `trust` is a chain of trust statements for the devices that read there.
     """
     private = load_private_key(key)
     if not images and not folder.exists():
         raise Rejected(f"there is no folder {folder}, so there is nothing to renew", "Name an image to publish.")
-    offered = [_offered(path, progress) for path in images]
+    chain = _trusted(trust, folder)
+    if chain is not None:
+        _check_trusted(private, chain)
+    offered = [_offered(path, chain, progress) for path in images]
     with _locked(folder):
-        before = _present(folder, private, key.name)
+        before = _present(folder, private, key.name, chain)
         if before is None and not offered:
             raise Rejected(f"{folder} holds no index yet, so there is nothing to renew", "Name an image to publish.")
         after = extended(before, [one.release for one in offered], [one.listed for one in offered], channel, days)
@@ -60,6 +69,9 @@ def publish(
         _check_readable(signed, private, folder)
         for one in offered:
             _bring(one, folder)
+        if chain is not None:
+            # Before the index, which may be signed by a key that devices learn of here.
+            _put(folder / trust_statements.NAME, write_chain(chain.chain))
         _put(folder / NAME, signed)
     return after
 
@@ -73,7 +85,7 @@ def withdraw(release: str, folder: Path, channel: str | None, key: Path, days: i
     if not folder.exists():
         raise Rejected(f"there is no folder {folder}; nothing was withdrawn")
     with _locked(folder):
-        before = _present(folder, private, key.name)
+        before = _present(folder, private, key.name, _trusted(None, folder))
         if before is None:
             raise Rejected(f"{folder} holds no index; nothing was withdrawn")
         after = reduced(before, release, channel, days)
@@ -138,11 +150,44 @@ def _next(
     )
 
 
-def _offered(path: Path, progress: Progress) -> Offered:
+def _trusted(given: Path | None, folder: Path) -> Standing | None:
+    """The chain of trust statements that the folder is to hold: the one that is given, or that it has."""
+    place = folder / trust_statements.NAME
+    _check_own(place)
+    held = rotation.read(place) if place.exists() else None
+    if given is None:
+        return held
+    chain = rotation.read(given)
+    if not chain.complete:
+        raise Rejected(
+            f"the last statement of {given} lacks signatures; nothing was published",
+            "Have it signed by more keys: tbdiff sign",
+        )
+    if held is not None and [one.payload for one in held.chain] != [
+        one.payload for one in chain.chain[: len(held.chain)]
+    ]:
+        raise Rejected(
+            f"{given} is not what follows on the statements that {folder} holds; nothing was published",
+            f"Go on from {place}.",
+        )
+    return chain
+
+
+def _check_trusted(private: PrivateKey, chain: Standing) -> None:
+    """Refuse a key whose index devices would refuse."""
+    mine = public_half(private, "own").raw.hex()
+    if mine not in {key.public for key in (*chain.trust.release, *chain.trust.delivery)}:
+        raise Rejected(
+            f"the key is none that trust statement {chain.trust.version} names; nothing was published",
+            "Sign the index with a release or delivery key of it.",
+        )
+
+
+def _offered(path: Path, chain: Standing | None, progress: Progress) -> Offered:
     """What a file holds, all of which is read once: a damaged image must not reach a device."""
     if not path.is_file():
         raise Failed(f"there is no file {path}; nothing was published")
-    with open_image(str(path)) as opened:
+    with open_image(str(path), chain.trust.ring if chain else None) as opened:
         target, way = opened.manifest.target, opened.manifest.way
         if way.container != "tbdiff" or target.tree is None:
             raise Rejected(
@@ -195,7 +240,7 @@ def _check_own(place: Path) -> None:
         raise Rejected(f"{place} is a symbolic link; the index was left as it was", "Remove it.")
 
 
-def _check_readable(signed: bytes, private: Ed25519PrivateKey, folder: Path) -> None:
+def _check_readable(signed: bytes, private: PrivateKey, folder: Path) -> None:
     """Refuse an index that devices would refuse."""
     if len(signed) > INDEX_MAX:
         raise Rejected(
@@ -206,7 +251,7 @@ def _check_readable(signed: bytes, private: Ed25519PrivateKey, folder: Path) -> 
     read_index(signed, (public_half(private, "own"),))
 
 
-def _present(folder: Path, private: Ed25519PrivateKey, name: str) -> Index | None:
+def _present(folder: Path, private: PrivateKey, name: str, chain: Standing | None) -> Index | None:
     _check_own(folder / NAME)
     try:
         raw = read_plain(os.fspath(folder / NAME), INDEX_MAX)
@@ -215,7 +260,7 @@ def _present(folder: Path, private: Ed25519PrivateKey, name: str) -> Index | Non
     except OSError as error:
         raise Failed(f"{folder / NAME} cannot be read: {error.strerror}; nothing was published") from None
     try:
-        return read_index(raw, (public_half(private, name),))[0]
+        return read_index(raw, (public_half(private, name), *(chain.every_key if chain else ())))[0]
     except Rejected as error:
         raise Rejected(
             f"{folder / NAME} is not an index that this key made ({str(error).rstrip('.')}); nothing was published",

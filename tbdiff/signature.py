@@ -1,4 +1,4 @@
-"""Keys and signatures: Ed25519 over the two statements of an image, and the keys that are trusted."""
+"""Keys and signatures: Ed25519 or ECDSA over the two statements of an image, and the keys that are trusted."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from tbdiff.entry import printable
 from tbdiff.errors import Failed, Rejected
 
 KEY_ID = 8
 SIGNATURE = 64
+# How the algorithms are numbered in an image. P-256 is what tokens behind PKCS #11 know.
+ED25519, P256 = 1, 2
+Algorithm = Literal["ed25519", "p256"]
+ALGORITHMS: dict[int, Algorithm] = {ED25519: "ed25519", P256: "p256"}
+PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 TARGET_TYPE = b"application/vnd.tbdiff.target+json"
 WAY_TYPE = b"application/vnd.tbdiff.way+json"
 
@@ -35,25 +43,38 @@ class Signature:
     of_target: bool
     key_id: bytes
     value: bytes
+    algorithm: int = ED25519
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A public key under the name that its owner gave it."""
+    """A public key under the name that its owner gave it; `raw` are the 32 bytes of Ed25519, or P-256's point in 65."""
 
     name: str
     raw: bytes
-    key: Ed25519PublicKey
+    key: Ed25519PublicKey | ec.EllipticCurvePublicKey
 
     @property
     def key_id(self) -> bytes:
         """The first bytes of the digest of the key's own bytes."""
         return key_id(self.raw)
 
+    @property
+    def algorithm(self) -> Algorithm:
+        """What it signs with."""
+        return "ed25519" if isinstance(self.key, Ed25519PublicKey) else "p256"
+
     def verifies(self, signature: bytes, kind: bytes, statement: bytes) -> bool:
         """Whether this key made the signature."""
+        if len(signature) != SIGNATURE:
+            return False
+        message = envelope(kind, statement)
         try:
-            self.key.verify(signature, envelope(kind, statement))
+            if isinstance(self.key, Ed25519PublicKey):
+                self.key.verify(signature, message)
+            else:
+                halves = (int.from_bytes(half, "big") for half in (signature[:32], signature[32:]))
+                self.key.verify(encode_dss_signature(*halves), message, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
             return False
         return True
@@ -69,9 +90,10 @@ def envelope(kind: bytes, statement: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(statement), statement)
 
 
-def create_key(path: Path) -> str:
+def create_key(path: Path, algorithm: Algorithm = "ed25519") -> str:
     """Write a new private key to `path` and its public key to `path`.pub; return the key's id in hex."""
-    private = Ed25519PrivateKey.generate()
+    private: PrivateKey
+    private = Ed25519PrivateKey.generate() if algorithm == "ed25519" else ec.generate_private_key(ec.SECP256R1())
     public = path.with_name(path.name + ".pub")
     if public.exists():
         raise Rejected(f"{public} exists already; nothing was written", "Choose another name, or remove it first.")
@@ -106,11 +128,18 @@ def _key_file(path: Path) -> bytes:
         return file.read() if stat.S_ISREG(found.st_mode) and found.st_size <= KEY_FILE_MAX else b""
 
 
-def _raw(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+def _raw(key: Ed25519PublicKey | ec.EllipticCurvePublicKey) -> bytes:
+    if isinstance(key, Ed25519PublicKey):
+        return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 
 
-def load_private_key(path: Path) -> Ed25519PrivateKey:
+def _is_p256(key: object) -> bool:
+    of_curves = isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey)
+    return of_curves and isinstance(key.curve, ec.SECP256R1)  # type: ignore[attr-defined] # what was asked just before
+
+
+def load_private_key(path: Path) -> PrivateKey:
     """Read a private key file that `create_key` (or `openssl genpkey -algorithm ed25519`) wrote."""
     try:
         key = serialization.load_pem_private_key(_key_file(path), password=None)
@@ -118,9 +147,9 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
         raise Failed(f"the key {path} cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise Rejected(f"{path} is not a private key in PEM form without a passphrase") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise Rejected(f"{path} is not an Ed25519 key", "Make one with `tbdiff keygen`.")
-    return key
+    if isinstance(key, Ed25519PrivateKey) or (isinstance(key, ec.EllipticCurvePrivateKey) and _is_p256(key)):
+        return key
+    raise Rejected(f"{path} is neither an Ed25519 key nor one of the curve P-256", "Make one with `tbdiff keygen`.")
 
 
 def load_public_key(path: Path) -> PublicKey:
@@ -131,41 +160,92 @@ def load_public_key(path: Path) -> PublicKey:
         raise Failed(f"the key {path} cannot be read: {error.strerror}") from None
     except (ValueError, UnsupportedAlgorithm):
         raise Rejected(f"{path} is not a public key in PEM form") from None
-    if not isinstance(key, Ed25519PublicKey):
-        raise Rejected(f"{path} is not an Ed25519 key")
+    if not (isinstance(key, Ed25519PublicKey) or (isinstance(key, ec.EllipticCurvePublicKey) and _is_p256(key))):
+        raise Rejected(f"{path} is neither an Ed25519 key nor one of the curve P-256")
     raw = _raw(key)
-    if int.from_bytes(raw, "little") % 2**255 % _P in _SMALL_ORDER:
+    if _is_degenerate(raw):
         raise Rejected(f"{path} is a degenerate key under which anybody could sign", "Remove it from the trusted keys.")
     return PublicKey(printable(os.fsencode(path.name.removesuffix(".pub"))), raw, key)
 
 
-def sign(private: Ed25519PrivateKey, statement: bytes, *, of_target: bool) -> Signature:
+def public_key(name: str, raw: bytes) -> PublicKey:
+    """The key with these bytes; ValueError if there is none, or anybody could sign under it."""
+    if len(raw) == 32:
+        if _is_degenerate(raw):
+            raise ValueError("a degenerate key under which anybody could sign")
+        return PublicKey(name, raw, Ed25519PublicKey.from_public_bytes(raw))
+    if len(raw) != 65:
+        raise ValueError("neither the 32 bytes of an Ed25519 key nor the 65 of one of the curve P-256")
+    return PublicKey(name, raw, ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), raw))
+
+
+def _is_degenerate(raw: bytes) -> bool:
+    return len(raw) == 32 and int.from_bytes(raw, "little") % 2**255 % _P in _SMALL_ORDER
+
+
+def sign(private: PrivateKey, statement: bytes, *, of_target: bool) -> Signature:
     """Sign a statement of an image."""
-    return Signature(of_target, *sign_as(private, TARGET_TYPE if of_target else WAY_TYPE, statement))
+    algorithm = ED25519 if isinstance(private, Ed25519PrivateKey) else P256
+    return Signature(of_target, *sign_as(private, TARGET_TYPE if of_target else WAY_TYPE, statement), algorithm)
 
 
-def sign_as(private: Ed25519PrivateKey, kind: bytes, statement: bytes) -> tuple[bytes, bytes]:
+def sign_as(private: PrivateKey, kind: bytes, statement: bytes) -> tuple[bytes, bytes]:
     """The id of the key, and its signature over a statement of this kind."""
-    return key_id(_raw(private.public_key())), private.sign(envelope(kind, statement))
+    message, made_by = envelope(kind, statement), key_id(_raw(private.public_key()))
+    if isinstance(private, Ed25519PrivateKey):
+        return made_by, private.sign(message)
+    halves = decode_dss_signature(private.sign(message, ec.ECDSA(hashes.SHA256())))
+    return made_by, b"".join(half.to_bytes(32, "big") for half in halves)
 
 
-def public_half(private: Ed25519PrivateKey, name: str) -> PublicKey:
+def public_half(private: PrivateKey, name: str) -> PublicKey:
     """The key that verifies what `private` signs."""
     public = private.public_key()
     return PublicKey(name, _raw(public), public)
 
 
+def answering(
+    keys: Iterable[PublicKey], kind: bytes, statement: bytes, signatures: Iterable[tuple[bytes, bytes]]
+) -> tuple[PublicKey, ...]:
+    """The keys that made any of the signatures, by their ids and values. One key counts once, whatever its names."""
+    made = tuple(signatures)
+    found: dict[bytes, PublicKey] = {}
+    for key in keys:
+        if key.raw not in found and any(
+            by == key.key_id and key.verifies(value, kind, statement) for by, value in made
+        ):
+            found[key.raw] = key
+    return tuple(found.values())
+
+
+def _answering(
+    keys: Sequence[PublicKey], statement: bytes, signatures: Sequence[Signature], of_target: bool
+) -> tuple[PublicKey, ...]:
+    """The keys that signed a statement of an image; a signature is by a key of the algorithm that it names."""
+    found: tuple[PublicKey, ...] = ()
+    for number, name in ALGORITHMS.items():
+        of_kind = [key for key in keys if key.algorithm == name]
+        made = [(s.key_id, s.value) for s in signatures if s.algorithm == number]
+        found += answering(of_kind, TARGET_TYPE if of_target else WAY_TYPE, statement, made)
+    return found
+
+
 @dataclass(frozen=True)
 class KeyRing:
-    """The trusted keys: release keys answer for targets and ways, delivery keys for ways only."""
+    """The trusted keys. Release keys answer for targets and ways, delivery keys for ways only.
+
+    `threshold` release keys together answer for a release; or one of its `own` keys, which the device's owner enrolled.
+    """
 
     release: tuple[PublicKey, ...]
     delivery: tuple[PublicKey, ...] = ()
+    threshold: int = 1
+    own: tuple[PublicKey, ...] = ()
 
     @classmethod
     def load(cls, directory: Path) -> KeyRing:
         """All `*.pub` in the directory are release keys, all in its sub-directory `delivery` delivery keys."""
-        return cls(*(_load_all(place) for place in (directory, directory / "delivery")))
+        return cls(_load_all(directory), _load_all(directory / "delivery"))
 
     @classmethod
     def of(cls, paths: Iterable[Path]) -> KeyRing:
@@ -176,13 +256,18 @@ class KeyRing:
         return len(self.release)
 
     @property
+    def every_key(self) -> tuple[PublicKey, ...]:
+        """All of them: each may say which of the signed images there are."""
+        return self.release + self.own + self.delivery
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the release keys are called."""
         return tuple(key.name for key in self.release)
 
-    def signer_of_target(self, target: bytes, signatures: Sequence[Signature]) -> str:
-        """The name of the release key that answers for a target statement; Rejected if none does."""
-        if not self.release:
+    def signers_of_target(self, target: bytes, signatures: Sequence[Signature]) -> tuple[str, ...]:
+        """The names of the keys that answer for a target statement; Rejected if they are too few."""
+        if not self.release and not self.own:
             raise Rejected(
                 "no key is trusted here, so no image can be; nothing was changed",
                 "Put the public key of who makes your images (KEY.pub) into the directory of trusted keys.",
@@ -191,23 +276,34 @@ class KeyRing:
             raise Rejected(
                 "the image is not signed; nothing was changed", "Sign it with `tbdiff sign IMAGE --key KEY`."
             )
-        return self._signer(self.release, target, signatures, of_target=True)
+        return self._signers(self.release, self.threshold, target, signatures, of_target=True)
 
-    def signer_of_way(self, way: bytes, signatures: Sequence[Signature], *, delivery: bool) -> str:
-        """The name of the key that answers for a way statement: a release key or, with `delivery`, a delivery key."""
-        keys = self.release + self.delivery if delivery else self.release
-        return self._signer(keys, way, signatures, of_target=False)
+    def signers_of_way(self, way: bytes, signatures: Sequence[Signature], *, delivery: bool) -> tuple[str, ...]:
+        """The names of the keys that answer for a way statement: as for a target; with `delivery` any one."""
+        keys, threshold = (self.release + self.delivery, 1) if delivery else (self.release, self.threshold)
+        return self._signers(keys, threshold, way, signatures, of_target=False)
 
-    def _signer(
-        self, keys: Sequence[PublicKey], statement: bytes, signatures: Sequence[Signature], *, of_target: bool
-    ) -> str:
-        kind = TARGET_TYPE if of_target else WAY_TYPE
+    def _signers(
+        self,
+        keys: Sequence[PublicKey],
+        threshold: int,
+        statement: bytes,
+        signatures: Sequence[Signature],
+        *,
+        of_target: bool,
+    ) -> tuple[str, ...]:
         mine = [s for s in signatures if s.of_target == of_target]
-        for signature in mine:
-            for key in keys:
-                if key.key_id == signature.key_id and key.verifies(signature.value, kind, statement):
-                    return key.name
-        known = {key.key_id for key in keys}
+        enough = _answering(keys, statement, mine, of_target)
+        answer = enough if len(enough) >= threshold else _answering(self.own, statement, mine, of_target)
+        if answer:
+            return tuple(key.name for key in answer)
+        if enough:
+            raise Rejected(
+                f"the image is signed by {', '.join(key.name for key in enough)} only, and {threshold} of the trusted "
+                "keys must have; nothing was changed",
+                "Whoever makes it has it signed by more of them: tbdiff sign IMAGE --key KEY",
+            )
+        known = {key.key_id for key in (*keys, *self.own)}
         if any(signature.key_id in known for signature in mine):
             raise Rejected(
                 "the image's signature is not valid: it was changed after it was signed; nothing was changed here"
@@ -215,7 +311,7 @@ class KeyRing:
         made = ", ".join(signature.key_id.hex() for signature in mine) or "none"
         raise Rejected(
             f"the image's {'target' if of_target else 'way'} is signed by no trusted key ({made}); nothing was changed",
-            f"Trusted are: {', '.join(f'{key.name} ({key.key_id.hex()})' for key in keys)}.",
+            f"Trusted are: {', '.join(f'{key.name} ({key.key_id.hex()})' for key in (*keys, *self.own))}.",
         )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 from tbdiff.errors import Failed
 from tbdiff.head import MAGIC, Head, merged_signatures, read_head
 from tbdiff.output import appearing
-from tbdiff.signature import load_private_key, sign
+from tbdiff.signature import PrivateKey, load_private_key, sign
 
 
-def signed(head: Head, key: Ed25519PrivateKey, *, only_way: bool = False) -> Head:
+def signed(head: Head, key: PrivateKey, *, only_way: bool = False) -> Head:
     """The head with this key's signatures over both statements, or over the way to a target that is signed already."""
     made = [sign(key, head.way, of_target=False)]
     if not only_way:

@@ -28,14 +28,15 @@ def cli() -> None:
 
 
 def _add_commands() -> None:
-    from tbdiff.cli import making, publishing, showing, using  # noqa: PLC0415 - a library that does not load is an error like others
+    from tbdiff.cli import making, publishing, showing, signing, using  # noqa: PLC0415 - a library that does not load is an error like others
 
     for command in (
         making.create,
         making.convert,
         making.squash,
-        making.sign,
-        making.keygen,
+        signing.sign,
+        signing.keygen,
+        signing.rotate,
         making.show_encoders,
         publishing.publish,
         publishing.withdraw,

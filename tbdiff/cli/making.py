@@ -155,51 +155,6 @@ def _create_legacy(base: Path | None, target: Path, out: Path, as_json: bool, ho
 
 
 @click.command()
-@click.argument("key", type=click.Path(path_type=Path))
-@as_json_option
-def keygen(key: Path, as_json: bool) -> None:
-    """Write a new private key to KEY and its public key to KEY.pub."""
-    from tbdiff.signature import create_key  # noqa: PLC0415
-
-    made = create_key(key)
-    if as_json:
-        print_json({"key": str(key), "public": f"{key}.pub", "id": made})
-    else:
-        click.echo(f"{key} is the private key: keep it secret. {key}.pub ({made}) goes to whom your images are for.")
-
-
-@click.command()
-@click.argument("image", type=click.Path(path_type=Path))
-@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key.")
-@click.option("--name", default="", help="For a tarball: what the system is called.")
-@click.option("--release", metavar="VERSION", help="For a tarball: the version of the system.")
-@click.option("--device-type", "device_types", multiple=True, metavar="TYPE", help="For a tarball: only these devices.")
-@click.option("--epoch", type=click.IntRange(min=0), default=0, help="For a tarball: its epoch.")
-@click.option("--delta", is_flag=True, help="For a tarball: it is a layer over a base (OCI whiteouts), no full system.")
-@as_json_option
-def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> None:
-    """Sign IMAGE, which stays the same in all else; a tarball's signature goes to IMAGE.sig."""
-    from tbdiff.signing import sign_image  # noqa: PLC0415
-
-    try:
-        place = sign_image(image, key)
-        if place is None:
-            from tbdiff.tar.signing import sign_tarball  # noqa: PLC0415
-
-            place = sign_tarball(image, key, delta=delta, **said)
-        elif delta or any(said.values()):
-            click.echo(
-                "tbdiff: what an image says of itself was fixed when it was made; only its signature is new", err=True
-            )
-    except ValueError as error:
-        raise click.UsageError(invalid(error)) from None
-    if as_json:
-        print_json({"image": str(image), "signature": str(place)})
-    else:
-        click.echo(f"{place} holds the signature.")
-
-
-@click.command()
 @click.argument("image")
 @click.argument("base", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")

@@ -40,10 +40,23 @@ days_option = click.option(
 )
 @key_option
 @days_option
+@click.option(
+    "--trust",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Which keys are trusted, as `tbdiff rotate` wrote it.",
+)
 @as_json_option
 @progress_option
 def publish(
-    images: tuple[Path, ...], folder: Path, channel: str, key: Path, days: int, as_json: bool, how: str
+    images: tuple[Path, ...],
+    folder: Path,
+    channel: str,
+    key: Path,
+    days: int,
+    trust: Path | None,
+    as_json: bool,
+    how: str,
 ) -> None:
     """Put signed IMAGEs into the folder DIR and their releases into its index; without any, renew the index."""
     from tbdiff.publish import publish as into_folder  # noqa: PLC0415 - devices never publish
@@ -51,7 +64,7 @@ def publish(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}", channel):
         raise click.UsageError("--channel: letters, digits and any of . _ + ~ : @ - only, and none of these first")
     with progress.shown(how) as report:
-        index = into_folder(images, folder, channel, key, days, report)
+        index = into_folder(images, folder, channel, key, days, report, trust)
     _say(folder, index, channel, as_json)
 
 

@@ -46,13 +46,19 @@ def show_image(
     as_json: bool,
     **tarball: Any,
 ) -> None:
-    """Say who made IMAGE, where it leads, and what it changes."""
+    """Say who made IMAGE, where it leads, and what it changes. Of what `tbdiff rotate` wrote: which keys it names."""
+    from tbdiff import rotation  # noqa: PLC0415
     from tbdiff.image import open_image  # noqa: PLC0415
 
     if sum((operations, as_tree, why, path is not None)) > 1:
         raise click.UsageError("--operations, --tree, --why and --diff are four views: ask for one")
     if (depth is not None and not as_tree) or (base is not None and path is None):
         raise click.UsageError("--depth goes with --tree, and --base with --diff")
+    if rotation.is_chain(Path(image)):
+        from tbdiff.cli.statements import say  # noqa: PLC0415
+
+        say(Path(image), rotation.read(Path(image)), as_json)
+        return
     with open_image(image, ring(keys), **tarball) as opened:
         if as_tree:
             _tree(opened, depth, as_json)

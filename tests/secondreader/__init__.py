@@ -28,11 +28,15 @@ class Result:
 
 
 def read(
-    image: bytes, root: Path | None, release: list[bytes] | None = None, delivery: list[bytes] | None = None
+    image: bytes,
+    root: Path | None,
+    release: list[bytes] | None = None,
+    delivery: list[bytes] | None = None,
+    threshold: int = 1,
 ) -> Result:
     """What an image makes of the tree at `root`: the target's entries, and the contents that the base does not have."""
     data = Bytes(image)
-    head = read_head(data, release, delivery or [])
+    head = read_head(data, release, delivery or [], threshold)
     base = read_tree(root) if root else []
     demand((tree_digest(base) if root else None) == head.way["base"], "another base")
     streams = read_streams(data, head.way)

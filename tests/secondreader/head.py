@@ -10,6 +10,8 @@ import unicodedata
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.secondreader.cursor import Bytes, RefusedError, demand
@@ -37,7 +39,7 @@ class Head:
     way: dict[str, Any]
 
 
-def read_head(image: Bytes, release: list[bytes] | None, delivery: list[bytes]) -> Head:
+def read_head(image: Bytes, release: list[bytes] | None, delivery: list[bytes], threshold: int = 1) -> Head:
     """The statements; their signatures are verified if `release` keys are given."""
     demand(image.take(8) == MAGIC, "no image")
     raw = []
@@ -48,20 +50,24 @@ def read_head(image: Bytes, release: list[bytes] | None, delivery: list[bytes]) 
     count = image.fixed(1)
     demand(count <= 32, "too many signatures")
     found = [(image.fixed(1), image.fixed(1), image.take(8), limited(image)) for _ in range(count)]
-    signatures = [(role, name, value) for role, sort, name, value in found if sort == 1 and len(value) == 64]
+    # The algorithms, by the length of their keys.
+    lengths = {1: 32, 2: 65}
+    signatures = [(role, lengths[sort], name, v) for role, sort, name, v in found if sort in lengths and len(v) == 64]
 
-    def signed(role: int, keys: list[bytes]) -> bool:
+    def signed(role: int, keys: list[bytes], least: int) -> bool:
         kind = b"application/vnd.tbdiff." + (b"target", b"way")[role] + b"+json"
         message = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(raw[role]), raw[role])
-        return any(
-            verifies(key, value, message) for at, name, value in signatures for key in keys
-            if at == role and name == hashlib.sha256(key).digest()[:8]
-        )  # fmt: skip
+        made_it = {
+            key for at, length, name, value in signatures for key in keys
+            if at == role and name == hashlib.sha256(key).digest()[:8] and len(key) == length
+            and verifies(key, value, message)
+        }  # fmt: skip
+        return len(made_it) >= least
 
-    demand(release is None or signed(0, release), "the target is not signed")
+    demand(release is None or signed(0, release, threshold), "the target is not signed")
     target = statement(raw[0], "tbdiff-target", TARGET_FIELDS)
     trusted = (release or []) + (delivery if target["tree"] else [])
-    demand(release is None or signed(1, trusted), "the way is not signed")
+    demand(release is None or signed(1, trusted, 1 if target["tree"] else threshold), "the way is not signed")
     way = statement(raw[1], "tbdiff-way", WAY_FIELDS)
     by_lzma = way["lzma"]
     demand(all(n < len(way["streams"]) for n in by_lzma) and by_lzma == sorted(set(by_lzma)), "no such streams")
@@ -78,6 +84,14 @@ def limited(image: Bytes) -> bytes:
 
 
 def verifies(key: bytes, signature: bytes, message: bytes) -> bool:
+    if len(key) == 65:
+        r, s = (int.from_bytes(signature[at : at + 32], "big") for at in (0, 32))
+        point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), key)
+        try:
+            point.verify(utils.encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
     p, c = 2**255 - 19, 2707385501144840649318225287225658788936804267575313519463743609750303021402
     if int.from_bytes(key, "little") % 2**255 % p in (0, 1, p - 1, c, p - c):
         return False
