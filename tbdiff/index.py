@@ -17,6 +17,7 @@ from tbdiff.signature import PrivateKey, PublicKey
 NAME = "index.json"
 TYPE = "application/vnd.tbdiff.index+json"
 INDEX_MAX = 8 << 20
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def _instant(text: str) -> str:

@@ -16,7 +16,7 @@ from tbdiff import rotation
 from tbdiff import trust as trust_statements
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.image import open_image
-from tbdiff.index import INDEX_MAX, NAME, Index, ListedImage, Release, read_index, write_index
+from tbdiff.index import INDEX_MAX, MOMENT, NAME, Index, ListedImage, Release, read_index, write_index
 from tbdiff.output import replacing
 from tbdiff.rotation import Standing
 from tbdiff.signature import PrivateKey, load_private_key, public_half
@@ -25,7 +25,6 @@ from tbdiff.tree import Progress, quiet
 from tbdiff.trust import write_chain
 
 LOCK = ".lock"
-MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 # With fewer digits a tree is not named.
 DIGEST_LEAST = 12
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pydantic
 
 from tbdiff.errors import Failed, NothingToDo, Rejected
+from tbdiff.index import MOMENT
 from tbdiff.output import appearing
 from tbdiff.sealed import Sealed
 from tbdiff.signature import PublicKey, load_private_key, load_public_key, public_half
@@ -28,8 +29,6 @@ from tbdiff.trust import (
     read_statement,
     write_chain,
 )
-
-MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ class Config(_Table):
     """Everything that can be configured."""
 
     keys: Annotated[Path, pydantic.AfterValidator(_named)] = KEYS
+    threshold: Annotated[int, pydantic.Field(ge=1, le=32, strict=True)] = 1
     device_type: Word | None = None
     keep: Annotated[int, pydantic.Field(ge=1, le=KEEP_MAX, strict=True)] = 5
     boot: Boot = Boot()

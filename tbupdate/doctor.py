@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tbdiff.entry import printable
-from tbupdate import booting, fstab, layout, record, space, subvolumes, trust
+from tbdiff.errors import Stop
+from tbdiff.index import MOMENT
+from tbupdate import booting, fstab, layout, record, space, subvolumes, trust, trusted
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.place import read_file
@@ -228,14 +231,7 @@ def _changed(path: str) -> int | None:
 def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:
     if os.statvfs(top).f_flag & os.ST_RDONLY:
         yield Finding("read-only", "the file system is read-only: nothing can be deployed", "See `dmesg` for why.")
-    for fault in trust.faults(config.keys):
-        yield Finding("keys", str(fault).partition("; nothing")[0], fault.remedy)
-    if trust.count(config.keys) == 0:
-        yield Finding(
-            "keys",
-            f"no key is trusted: {config.keys} has no *.pub that can be",
-            "Put the public key of your builder there.",
-        )
+    yield from _trust(top, config)
     known = space.identify(top)
     if known is not None and os.path.isdir(f"/sys/fs/btrfs/{space.dashed(known.fsid)}/qgroups"):
         yield Finding(
@@ -253,6 +249,43 @@ def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:
                 f"only {free >> 20} MiB are left for {what}",
                 "Run: tb-update prune; for metadata also: btrfs balance start -dusage=10 on the mounted top level",
             )
+
+
+def _trust(top: str, config: Config) -> Iterator[Finding]:
+    state = os.path.join(top, layout.STATE)
+    for fault in trust.faults(config.keys):
+        yield Finding("keys", str(fault).partition("; nothing")[0], fault.remedy)
+    try:
+        known = trusted.load(state, config)
+    except Stop as stop:
+        if not trust.faults(config.keys):
+            yield Finding("keys", str(stop).partition("; nothing")[0], stop.remedy)
+        return
+    if known.statement is None and trust.count(config.keys) == 0:
+        yield Finding(
+            "keys",
+            f"no key is trusted: {config.keys} has no *.pub that can be",
+            "Put the public key of your builder there.",
+        )
+    elif known.falls_short:
+        yield Finding(
+            "keys",
+            f"{known.ring.threshold} keys must sign a release, and fewer are trusted: no image can be deployed",
+            "See: tb-update trust list",
+        )
+    if known.statement is not None and known.expired(time.strftime(MOMENT, time.gmtime())):
+        yield Finding(
+            "trust-expired",
+            f"the statement on which keys are trusted was good until {known.statement.expires}: no source is gone by",
+            "Whoever publishes there must make a new one (tbdiff rotate); or the clock of this device is wrong.",
+        )
+    for one in known.owner.own:
+        yield Finding(
+            "own-key",
+            f"images that {one.key.name} signed are trusted here: the owner enrolled that key on {one.added[:10]}",
+            "Nothing to do if that was you. Else: tb-update trust revoke; a reset forgets it.",
+            notice=True,
+        )
 
 
 def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Iterator[Finding]:

@@ -191,7 +191,7 @@ def _record(wish: Wish, base: Deployment, *made_by: str) -> Record:
         id=wish.id,
         name=wish.name or known.name,
         release=wish.release or known.release,
-        epoch=known.epoch,
+        epoch=0 if known.own else known.epoch,
         base=base.id,
         created=wish.now,
         made_by=made_by,

@@ -15,7 +15,7 @@ from pathlib import Path
 from tbdiff.entry import Listing, printable
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
-from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls
+from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls, trusted
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.localchanges import conflicts
@@ -30,6 +30,7 @@ from tbupdate.steps import (
     DeleteRecord,
     DeleteSubvolume,
     Exchange,
+    ForgetOwnKeys,
     FreeFstab,
     MakeDirectories,
     MakeReadOnly,
@@ -156,6 +157,8 @@ def do(step: Step, site: Site) -> None:
             marks.remove(site.path(""), mark)
         case AppendHistory(event):
             _append_history(_named(event, site), site)
+        case ForgetOwnKeys():
+            trusted.forget_own(os.path.join(site.top, STATE))
         case DeleteRecord(deployment):
             record.remove(site.record(deployment))
         case (

@@ -173,7 +173,8 @@ def plan_commit(system: System, now: str) -> Plan:
     steps: list[Step] = [*booting.keep(system, pending.id, back), SetMark(f"{marks.COMMITTED}.{pending.id}", now)]
     if pending.id in system.marks.bad:
         steps.append(ClearMark(f"{marks.BAD}.{pending.id}"))
-    if pending.record is not None and pending.record.epoch > system.marks.epoch:
+    # An image of the owner's own must not shut out those of whoever made the device.
+    if pending.record is not None and not pending.record.own and pending.record.epoch > system.marks.epoch:
         steps.append(SetMark(marks.EPOCH, str(pending.record.epoch)))
     steps += [SetMark(marks.GOOD, pending.id), *booting.drop_tries(system, pending), SyncFileSystem()]
     held = held_names(system)

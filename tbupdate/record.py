@@ -17,6 +17,8 @@ from tbupdate.boot.kernel import Overrides
 RECORD = "record.json"
 LISTING = "listing"
 _RECORD_MAX = 1 << 20
+# How the names of keys begin that the device's owner enrolled.
+OWN = "own:"
 
 
 class Record(pydantic.BaseModel):
@@ -44,6 +46,11 @@ class Record(pydantic.BaseModel):
     made_by: tuple[str, ...] = ()
     boot_files: Overrides = Overrides()
     seal: str | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether only a key of the device's owner answers for it."""
+        return any(name.startswith(OWN) for name in self.signers)
 
 
 def read(directory: str) -> Record | None:

@@ -21,6 +21,7 @@ from tbupdate.steps import (
     AppendHistory,
     DeleteSubvolume,
     Exchange,
+    ForgetOwnKeys,
     MakeSnapshot,
     Plan,
     Rename,
@@ -70,6 +71,8 @@ def plan_reset(system: System, there: Deployment, now: str) -> Plan:
         good, choice = there.id, Choice(there.id, back=way_back(system, there.id, there.id))
     else:
         steps += [*booting.give_tries(system, there.id), SyncFileSystem()]
+    # Before the switch: what was reset must not go on with them, wherever it is cut.
+    steps += [ForgetOwnKeys()]
     steps += [Exchange(fresh, unfinished) if old else Rename(unfinished, fresh), SyncFileSystem()]
     steps += booting.switch(system, fresh, choice)
     if good != system.marks.good:

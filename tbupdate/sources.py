@@ -17,6 +17,8 @@ from tbdiff.manifest import Count
 from tbdiff.output import replacing
 from tbdiff.signature import KeyRing
 from tbdiff.source import is_url, read_plain, read_small
+from tbdiff.trust import CHAIN_MAX
+from tbdiff.trust import NAME as CHAIN
 from tbupdate.config import Source
 
 log = logging.getLogger(__name__)
@@ -58,8 +60,13 @@ def _read(folder: str, keys: KeyRing, line: Line) -> Index:
     if len(raw) > INDEX_MAX:
         raise Rejected(f"the index of images at {folder} is longer than any")
     # Whoever chooses among what release keys have signed need not be able to sign a release.
-    index, _ = read_index(raw, keys.release + keys.delivery)
+    index, _ = read_index(raw, keys.every_key)
     return index
+
+
+def statements(source: Source, line: Line) -> bytes | None:
+    """The chain of trust statements that a source has, unverified; None if it has none."""
+    return read_small(f"{source.url.rstrip('/')}/{CHAIN}", CHAIN_MAX + 1, line)
 
 
 def check_fresh(source: Source, index: Index, seen: dict[str, Seen], now: str) -> None:

@@ -259,6 +259,14 @@ class CarryLocal:
 
 
 @dataclass(frozen=True)
+class ForgetOwnKeys:
+    """Trust no key any more that the device's owner enrolled."""
+
+    def __str__(self) -> str:
+        return "forget the owner's own keys"
+
+
+@dataclass(frozen=True)
 class AppendHistory:
     """A line in the history."""
 
@@ -291,6 +299,7 @@ Step = (
     | SetMark
     | ClearMark
     | CarryLocal
+    | ForgetOwnKeys
     | AppendHistory
     | RequireBootable
     | PutKernel

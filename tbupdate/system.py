@@ -187,8 +187,8 @@ class System:
     @property
     def epoch(self) -> int:
         """The highest epoch that was committed here: by the mark, and by what is known of all that was committed."""
-        known = (kept.record.epoch for kept in self.deployments if kept.record is not None and self.is_committed(kept))
-        return max(self.marks.epoch, *known, 0)
+        known = (kept.record for kept in self.deployments if kept.record is not None and self.is_committed(kept))
+        return max(self.marks.epoch, *(record.epoch for record in known if not record.own), 0)
 
     def is_committed(self, deployment: Deployment) -> bool:
         """Whether it was committed at some time."""

@@ -37,7 +37,7 @@ def _keys(directory: Path) -> list[Path]:
 def _faults(directory: Path) -> Iterator[Stop]:
     for place in (directory, directory / "delivery"):
         if place.is_dir():
-            loose = _fault_of_owner(place)
+            loose = fault_of_owner(place)
             if loose is not None:
                 yield loose
             yield from filter(None, map(_fault_of_key, _keys(place)))
@@ -48,10 +48,11 @@ def _fault_of_key(path: Path) -> Stop | None:
         load_public_key(path)
     except Stop as stop:
         return type(stop)(f"{str(stop).partition(';')[0]}; nothing was changed", stop.remedy or f"Remove {path}.")
-    return _fault_of_owner(path)
+    return fault_of_owner(path)
 
 
-def _fault_of_owner(path: Path) -> Stop | None:
+def fault_of_owner(path: Path) -> Stop | None:
+    """Why nobody should go by what is there: others could have put it there."""
     found = path.stat()
     owner, mode = found.st_uid, stat.S_IMODE(found.st_mode)
     if owner in (0, os.geteuid()) and not mode & _OTHERS:

@@ -46,6 +46,7 @@ def _add_commands() -> None:
         export,
         local,
         reports,
+        trusting,
         unattended,
         upgrading,
     )
@@ -58,6 +59,7 @@ def _add_commands() -> None:
         unattended.approve,
         unattended.postpone,
         unattended.decline,
+        trusting.trust,
         anew.snapshot,
         anew.run,
         export.export,

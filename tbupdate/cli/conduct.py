@@ -13,11 +13,13 @@ from dataclasses import replace
 import click
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbupdate import booting, journal, lock, planning, pstore, space, subvolumes, upkeep
+from tbupdate import booting, history, journal, lock, planning, pstore, space, subvolumes, upkeep
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import print_done, print_lines, warn
 from tbupdate.config import Config
+from tbupdate.history import Event
 from tbupdate.journal import NO_LOG, Tail
+from tbupdate.layout import HISTORY
 from tbupdate.perform import perform
 from tbupdate.site import Site
 from tbupdate.status import interrupted
@@ -151,6 +153,14 @@ def restart(wanted: bool) -> None:
     program = ["systemctl", "reboot"] if os.path.isdir("/run/systemd/system") else ["reboot"]
     if subprocess.run(program, check=False).returncode != 0:
         raise Failed(f"`{' '.join(program)}` failed; what was asked for is staged", "Reboot by hand.")
+
+
+def tell_trust(state: str, what: str, moment: str) -> None:
+    """Keep in the history that the device trusts others now, where there is room for it."""
+    try:
+        history.append(os.path.join(state, HISTORY), Event(moment, "trust", None, more={"reason": what}))
+    except OSError as error:
+        warn(f"the history could not be written: {error.strerror}")
 
 
 def now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ import click
 from tbdiff import progress
 from tbdiff.line import Line
 from tbdiff.manifest import Manifest
-from tbupdate import config, layout, planning, trust
+from tbdiff.signature import KeyRing
+from tbupdate import config, layout, planning, trusted
 from tbupdate.cli.conduct import changing, looking, now, refuse_reboot_elsewhere, remark, restart, retain
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import require_chooser, working
@@ -74,16 +76,19 @@ def deploy_images(
     line: Line,
     done: str = "deploy",
     check: Callable[[Manifest], None] = lambda manifest: None,
+    keys: KeyRing | None = None,
 ) -> None:
-    """Open, plan, perform and say how it ended; `check` may refuse what the images turn out to be."""
+    """Open, plan, perform and say how it ended; `check` may refuse what the images turn out to be.
+
+    `keys` are those that are trusted, where that is known better than what is written down here.
+    """
     from tbdiff.joined import opened_as_one  # noqa: PLC0415 - the commands that only look need none of it
 
-    keys = trust.load(rules.keys)
     with (
         working(said, rules) as site,
         opened_as_one(
             images,
-            keys,
+            keys or trusted.load(os.path.join(site.top, layout.STATE), rules).ring,
             unsigned_ok=wishes.allow_unsigned,
             signature=wishes.signature,
             delta=wishes.delta,

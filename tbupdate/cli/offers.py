@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.index import Index, Release
 from tbdiff.manifest import Manifest
-from tbupdate import choosing, planning, sources, trust
+from tbdiff.signature import KeyRing
+from tbupdate import choosing, clock, planning, sources, trusted
 from tbupdate.choosing import Bounds, Route, Update
-from tbupdate.cli.conduct import now
+from tbupdate.cli.conduct import now, tell_trust
 from tbupdate.cli.deploying import Wishes, deploy_images
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import warn
@@ -20,14 +21,16 @@ from tbupdate.layout import STATE
 from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
+from tbupdate.trusted import Trusted
 
 
 @dataclass(frozen=True)
 class Found:
-    """An update, and the source that offers it."""
+    """An update, the source that offers it, and the keys that are trusted for it."""
 
     source: Source
     update: Update
+    keys: KeyRing
 
     def check(self, manifest: Manifest) -> None:
         """Refuse what an image turns out to be, where that is not what was offered."""
@@ -40,13 +43,14 @@ def ask(site: Site, system: System, rules: Config, reach: Reach, *, remember: bo
     planning.require_layout(system)
     if not rules.source:
         raise Rejected("no source of updates is configured", "Name one in config.toml: [[source]] url = …")
-    keys, state = trust.load(rules.keys), os.path.join(site.top, STATE)
+    state = os.path.join(site.top, STATE)
+    known, answering, faults = _trusted(state, rules, reach, remember)
+    moment = _moment(site, system, known)
     seen = sources.read_seen(state)
     heard: list[tuple[Source, Index]] = []
-    faults: list[Stop] = []
-    for source in rules.source:
+    for source in answering:
         try:
-            heard.append((source, sources.offered(source, keys, seen, now(), reach.line(source))))
+            heard.append((source, sources.offered(source, known.ring, seen, moment, reach.line(source))))
         except (Failed, Rejected) as stop:
             faults.append(_named(source, stop))
     if remember and heard:
@@ -57,7 +61,7 @@ def ask(site: Site, system: System, rules: Config, reach: Reach, *, remember: bo
     for source, index in heard:
         bounds = Bounds(source.channel, rules.device_type, rules.upgrade.at_most, rules.upgrade.exactly)
         try:
-            found.append(Found(source, choosing.choose(system, index, bounds, encoders)))
+            found.append(Found(source, choosing.choose(system, index, bounds, encoders), known.ring))
         except NothingToDo as nothing:
             reasons.append(nothing)
         except Rejected as rejected:
@@ -72,6 +76,45 @@ def ask(site: Site, system: System, rules: Config, reach: Reach, *, remember: bo
     if not found:
         raise reasons[0]
     return choosing.best(found, lambda one: one.update)
+
+
+def _trusted(state: str, rules: Config, reach: Reach, remember: bool) -> tuple[Trusted, list[Source], list[Stop]]:
+    """Whom this device trusts by what the sources say, the sources that answer, and what is wrong with the others."""
+    before = known = trusted.load(state, rules)
+    answering: list[Source] = []
+    faults: list[Stop] = []
+    for source in rules.source:
+        try:
+            chain = sources.statements(source, reach.line(source))
+        except (Failed, Rejected) as stop:
+            faults.append(_named(source, stop))
+            continue
+        known, fault = trusted.learn(known, chain) if chain is not None else (known, None)
+        if fault is not None:
+            faults.append(_named(source, fault))
+        else:
+            answering.append(source)
+    if remember and known.version > before.version:
+        tell_trust(state, f"statement {known.version} says which keys are trusted", now())
+        try:
+            trusted.remember(state, known)
+        except OSError as error:
+            warn(f"which keys are trusted now could not be written down: {error.strerror}")
+    return known, answering, faults
+
+
+def _moment(site: Site, system: System, known: Trusted) -> str:
+    """The time that is believed; Rejected where by then nobody should go by what is known of trusted keys."""
+    running = system.booted or system.default
+    made = clock.made(site.path(running.id)) if running is not None else None
+    moment = clock.believed(now(), made, known.statement.issued if known.statement else None)
+    if known.statement is not None and known.expired(moment):
+        raise Rejected(
+            f"the statement on which keys are trusted was good until {known.statement.expires}, and it is {moment}; "
+            "nothing was changed",
+            "Whoever publishes there must make a new one (tbdiff rotate); or the clock of this device is wrong.",
+        )
+    return moment
 
 
 def _named(source: Source, stop: Stop) -> Stop:
@@ -110,7 +153,7 @@ def _follow(one: Found, route: Route, said: Settings, rules: Config, wishes: Wis
     for left, folder in enumerate(folders, 1 - len(folders)):
         try:
             addresses = [sources.locate(folder, image) for image in route.images]
-            deploy_images(addresses, said, rules, wishes, line, "upgrade", one.check)
+            deploy_images(addresses, said, rules, wishes, line, "upgrade", one.check, one.keys)
             return
         except Rejected as stop:
             if not left or isinstance(stop, planning.NoRoom):

@@ -11,13 +11,13 @@ import click
 from tbdiff import progress
 from tbdiff.changes import changes
 from tbdiff.entry import Listing
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, Rejected, Stop
 from tbdiff.show import change_json, line, size
 from tbdiff.tree import read_tree
-from tbupdate import config, consent, health, history, mounts, planning, record, status
+from tbupdate import config, consent, health, history, mounts, planning, record, status, trusted
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.conduct import glance
-from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines, print_marked, print_table
 from tbupdate.layout import HISTORY, ROOT, SNAPSHOTS, STATE
@@ -33,14 +33,20 @@ def show_status() -> None:
     with working(said) as site:
         system = glance(site)
         failed = history.last_failure(_events(site.top), system.marks.bad)
-        offer = consent.offered(os.path.join(site.top, STATE), system)
+        state = os.path.join(site.top, STATE)
+        offer = consent.offered(state, system)
+        trust, own = _trust(state, said)
     results = health.kept() if system.booted_id is not None else []
     if said.json:
         offered = offer.model_dump(mode="json") if offer else None
-        print_json(status.fields(system) | {"health": health.fields(results), "failed": failed, "offered": offered})
+        print_json(
+            status.fields(system)
+            | {"health": health.fields(results), "failed": failed, "offered": offered, "trust": trust}
+        )
     else:
         print_lines(status.summary(system))
         print_lines([f"{'offered:':14}{offer.called} ({size(offer.bytes)}); {offer.waits}"] if offer else ())
+        print_lines(own)
         print_lines(status.failure_lines(failed) if failed is not None else ())
         print_lines(one.line for one in results)
 
@@ -162,6 +168,16 @@ def examine() -> None:
         click.echo(f"{len(problems) or 'No'} problem{'' if len(problems) == 1 else 's'} found.")
     if problems:
         click.get_current_context().exit(Failed.exit_code)
+
+
+def _trust(state: str, said: Settings) -> tuple[dict[str, Any] | None, list[str]]:
+    """Whom this device trusts, for programs; and for people, if that is others than those who made it."""
+    try:
+        known = trusted.load(state, config.load(said.config))
+    except Stop as stop:
+        return None, [f"{'trust:':14}{str(stop).partition(';')[0]}"]
+    named = [f"{one.key.name} (since {one.added[:10]})" for one in known.owner.own]
+    return trusted.fields(known), [f"{'own keys:':14}{', '.join(named)}"] if named else []
 
 
 def _events(top: str) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from tbdiff.create import Label, create_image
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.image import open_image
-from tbdiff.index import NAME, read_index
+from tbdiff.index import MOMENT, NAME, read_index
 from tbdiff.publish import publish
 from tbdiff.rotation import Wish, rotate
 from tbdiff.sealed import Sealed
@@ -343,4 +343,4 @@ def test_at_the_console(keys: Keys) -> None:
     assert (
         tbdiff("rotate", place, "--threshold", 3, "--key", place.parent / "k1", code=3)["error"]["kind"] == "rejected"
     )
-    assert shown["statement"]["issued"] <= datetime.now(UTC).strftime(rotation.MOMENT)
+    assert shown["statement"]["issued"] <= datetime.now(UTC).strftime(MOMENT)
