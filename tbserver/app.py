@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tbdiff
 from tbdiff.errors import Failed, Rejected, Stop
-from tbserver import api
+from tbserver import api, ddi
 from tbserver.database import first_line, is_passing
 from tbserver.limits import Limits
 from tbserver.refusals import TooOften
@@ -46,8 +47,10 @@ def create_app(server: Server) -> FastAPI:
     )
     app.state.server = server
     app.include_router(api.router())
-    app.middleware("http")(_dress)
+    app.include_router(ddi.router)
+    app.add_exception_handler(ddi.Unanswered, ddi.unanswered)
     app.add_middleware(Limits)
+    app.add_middleware(Dress)
     app.add_exception_handler(Stop, _refused)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _plain)
@@ -55,13 +58,25 @@ def create_app(server: Server) -> FastAPI:
     return app
 
 
-async def _dress(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call(request)
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    if request.url.path.startswith(api.PREFIX):
-        response.headers.setdefault("Cache-Control", "no-store")
-    return response
+class Dress:
+    """A layer around the application that puts on what every answer carries."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request, and its answer with more headers."""
+
+        async def tell(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+                if scope["path"].startswith(api.PREFIX):
+                    headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, tell if scope["type"] == "http" else send)
 
 
 def _said(status: int, why: str, remedy: str = "", **headers: str) -> JSONResponse:

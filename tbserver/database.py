@@ -62,13 +62,13 @@ class Database:
         ):
             yield session
 
-    def patiently(self, do: Callable[[Session], T], patience: float = PATIENCE_SECONDS) -> T:
-        """Do it in one transaction that writes, again while the database is away or busy; for what must not be lost."""
+    def patiently(self, do: Callable[[Session], T], *, writes: bool = True, patience: float = PATIENCE_SECONDS) -> T:
+        """Do it in one transaction, again while the database is away or busy: for what must not be lost."""
         end = time.monotonic() + patience
         pause = 0.02
         while True:
             try:
-                with self.writing() as session:
+                with self.writing() if writes else self.reading() as session:
                     return do(session)
             except DBAPIError as error:
                 if not is_passing(error) or time.monotonic() + pause > end:

@@ -54,11 +54,15 @@ def _to(column: str, *, key: bool = False) -> Mapped[int]:
 
 
 class Tenant(Base):
-    """A fleet and its people, who know nothing of the others on the same server."""
+    """A fleet and its people, who know nothing of the others on the same server.
+
+    With `approval` a second person has to approve of each rollout.
+    """
 
     __tablename__ = "tenant"
     id: Mapped[int] = _key()
     name: Mapped[str] = mapped_column(String(64), unique=True)
+    approval: Mapped[bool] = mapped_column(default=False)
     created: Mapped[int]
 
 
@@ -167,8 +171,9 @@ class Device(Base):
     """A device, and how it stands.
 
     `controller` is its id in DDI, `token` the digest of its own token. `state` is what a list shows: new, idle,
-    updating, failed. `tree` and `release` are what it says it runs, `health` how that does. `assignment_id` is what it
-    is to do now. `wants` is set while its attributes are wanted.
+    updating, failed. `tree`, `system` (its name) and `release` are what it says it runs, `health` how that does.
+    `assignment_id` is what it is to do now, `installed_id` what it did last. `wants` is set while its attributes are
+    wanted.
     """
 
     __tablename__ = "device"
@@ -186,11 +191,13 @@ class Device(Base):
     revoked: Mapped[bool] = mapped_column(default=False)
     state: Mapped[str] = mapped_column(String(16))
     tree: Mapped[str] = mapped_column(String(64), default="")
+    system: Mapped[str] = mapped_column(String(128), default="")
     release: Mapped[str] = mapped_column(String(128), default="")
     health: Mapped[str] = mapped_column(String(16), default="")
     address: Mapped[str] = mapped_column(String(64), default="")
     wants: Mapped[bool] = mapped_column(default=True)
     assignment_id: Mapped[int | None] = mapped_column(Id)
+    installed_id: Mapped[int | None] = mapped_column(Id)
     created: Mapped[int]
     seen: Mapped[int]
 
@@ -261,6 +268,7 @@ class Artifact(Base):
     id: Mapped[int] = _key()
     tenant_id: Mapped[int] = _tenant()
     release_id: Mapped[int] = _to("release.id")
+    name: Mapped[str] = mapped_column(String(200))
     digest: Mapped[str] = mapped_column(String(64))
     md5: Mapped[str] = mapped_column(String(32))
     sha1: Mapped[str] = mapped_column(String(40))
@@ -306,8 +314,8 @@ class Rollout(Base):
     plan: Mapped[dict[str, Any]]
     state: Mapped[str] = mapped_column(String(16))
     phase: Mapped[int]
-    phase_since: Mapped[int]
-    sizes: Mapped[dict[str, Any]]
+    reached: Mapped[int | None]
+    seed: Mapped[str] = mapped_column(String(32))
     reason: Mapped[str]
     created_by: Mapped[int] = _to("account.id")
     approved_by: Mapped[int | None] = mapped_column(Id, ForeignKey("account.id"))
@@ -319,7 +327,8 @@ class Rollout(Base):
 class Assignment(Base):
     """What one device is to do for one rollout; its id is the action's in DDI.
 
-    `release_id` is where it is to go, `from_tree` what it ran when it was offered. `state` and `why` are the device's
+    `release_id` is where it is to go, by an image or (`command` "rollback") as it was there before; `from_tree` what it
+    ran when it was offered. `state` and `why` are the device's
     part of the rollout (see `rollout.Stage`). `asks` while a person at the device has to agree.
     """
 
@@ -336,6 +345,7 @@ class Assignment(Base):
     rollout_id: Mapped[int] = _to("rollout.id")
     device_id: Mapped[int] = _to("device.id")
     release_id: Mapped[int | None] = mapped_column(Id, ForeignKey("release.id"))
+    command: Mapped[str] = mapped_column(String(16), default="")
     phase: Mapped[int]
     state: Mapped[str] = mapped_column(String(16))
     why: Mapped[str]

@@ -58,7 +58,7 @@ class Plan(pydantic.BaseModel):
     on_errors: Literal["stop", "rollback"] = "stop"
     lost_seconds: Annotated[int, pydantic.Field(ge=60, le=90 * 86400)] = 86400
     retries: Annotated[int, pydantic.Field(ge=0, le=10)] = 0
-    start: Annotated[int, pydantic.Field(ge=0, lt=1 << 40)] | None = None
+    start: Annotated[int, pydantic.Field(ge=0, lt=1 << 37)] | None = None
     window: Window | None = None
     confirm: bool = False
     handling: Literal["attempt", "forced"] = "attempt"

@@ -9,6 +9,7 @@ from tbdiff.errors import Failed
 from tbserver import accounts, database
 from tbserver.database import Database
 from tbserver.settings import Settings
+from tbserver.store import Store
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class Server:
 
     settings: Settings
     database: Database
+    store: Store
 
 
 def open_server(settings: Settings) -> tuple[Server, str | None]:
@@ -30,8 +32,9 @@ def open_server(settings: Settings) -> tuple[Server, str | None]:
         ) from None
     if not os.access(settings.data, os.W_OK):
         raise Failed(f"the directory {settings.data} cannot be written to", "Name another one with --data.")
+    store = Store(settings.artifacts_url)
     records = Database(settings.database_url)
     database.migrate(records)
     with records.writing() as session:
         password = accounts.begin(session)
-    return Server(settings, records), password
+    return Server(settings, records, store), password

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from tbserver import journal
 from tbserver.app import create_app
@@ -25,10 +27,15 @@ def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | 
     if password is not None:
         print(f"First account: admin, password {password} (good for one login)", file=sys.stderr, flush=True)
     print(f"Log in at {where}", file=sys.stderr, flush=True)
-    uvicorn.run(
-        create_app(server),
-        host=host,
-        port=port,
+    uvicorn.Server(
+        configure(create_app(server), host=host, port=port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
+    ).run()
+
+
+def configure(app: FastAPI, **more: Any) -> uvicorn.Config:
+    """How the application is run: what a client may take of the process, and nothing said that was not decided here."""
+    return uvicorn.Config(
+        app,
         http=PromptProtocol,
         ws="none",
         lifespan="off",
@@ -40,6 +47,5 @@ def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | 
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=STOP_SECONDS,
-        ssl_certfile=tls_cert,
-        ssl_keyfile=tls_key,
+        **more,
     )

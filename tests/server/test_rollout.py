@@ -180,6 +180,7 @@ def test_maintenance_windows(window: Window, zone: str, now: str, expected: str 
         {"phases": [{"percent": 10, "devices": 3}]},
         {"phases": [{"percent": 0}]},
         {"phases": [{"devices": -1}]},
+        {"start": 1 << 40},
         {"success": 101},
         {"errors": float("nan")},
         {"window": {"start": "24:00", "minutes": 5}},

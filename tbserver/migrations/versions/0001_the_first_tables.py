@@ -34,6 +34,7 @@ def upgrade() -> None:
         "tenant",
         sa.Column("id", ID, autoincrement=True, nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("approval", sa.Boolean(), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_tenant"),
         sa.UniqueConstraint("name", name="uq_tenant_name"),
@@ -71,7 +72,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_audit"),
     )
     op.create_index("ix_audit_tenant_id_id", "audit", ["tenant_id", "id"])
-
     op.create_table(
         "device",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -81,11 +81,13 @@ def upgrade() -> None:
         sa.Column("revoked", sa.Boolean(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("tree", sa.String(length=64), nullable=False),
+        sa.Column("system", sa.String(length=128), nullable=False),
         sa.Column("release", sa.String(length=128), nullable=False),
         sa.Column("health", sa.String(length=16), nullable=False),
         sa.Column("address", sa.String(length=64), nullable=False),
         sa.Column("wants", sa.Boolean(), nullable=False),
         sa.Column("assignment_id", ID, nullable=True),
+        sa.Column("installed_id", ID, nullable=True),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("seen", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_device"),
@@ -95,7 +97,6 @@ def upgrade() -> None:
     op.create_index("ix_device_tenant_id_release_id", "device", ["tenant_id", "release", "id"])
     op.create_index("ix_device_tenant_id_seen_id", "device", ["tenant_id", "seen", "id"])
     op.create_index("ix_device_tenant_id_state_id", "device", ["tenant_id", "state", "id"])
-
     op.create_table(
         "device_group",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -106,7 +107,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "name", name="uq_device_group_tenant_id_name"),
     )
     op.create_index("ix_device_group_tenant_id_id", "device_group", ["tenant_id", "id"])
-
     op.create_table(
         "device_token",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -122,7 +122,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("digest", name="uq_device_token_digest"),
     )
     op.create_index("ix_device_token_tenant_id_id", "device_token", ["tenant_id", "id"])
-
     op.create_table(
         "job",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -139,7 +138,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("kind", "about", name="uq_job_kind_about"),
     )
     op.create_index("ix_job_due_id", "job", ["due", "id"])
-
     op.create_table(
         "release",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -157,7 +155,6 @@ def upgrade() -> None:
         sa.UniqueConstraint("tenant_id", "tree", name="uq_release_tenant_id_tree"),
     )
     op.create_index("ix_release_tenant_id_id", "release", ["tenant_id", "id"])
-
     op.create_table(
         "tally",
         sa.Column("tenant_id", ID, sa.ForeignKey("tenant.id", name="fk_tally_tenant_id"), nullable=False),
@@ -189,7 +186,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_webhook"),
     )
     op.create_index("ix_webhook_tenant_id_id", "webhook", ["tenant_id", "id"])
-
     op.create_table(
         "api_token",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -206,12 +202,12 @@ def upgrade() -> None:
         sa.UniqueConstraint("digest", name="uq_api_token_digest"),
     )
     op.create_index("ix_api_token_tenant_id_id", "api_token", ["tenant_id", "id"])
-
     op.create_table(
         "artifact",
         sa.Column("id", ID, autoincrement=True, nullable=False),
         sa.Column("tenant_id", ID, sa.ForeignKey("tenant.id", name="fk_artifact_tenant_id"), nullable=False),
         sa.Column("release_id", ID, nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("md5", sa.String(length=32), nullable=False),
         sa.Column("sha1", sa.String(length=40), nullable=False),
@@ -229,7 +225,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_artifact_release_id_base", "artifact", ["release_id", "base"])
     op.create_index("ix_artifact_tenant_id_id", "artifact", ["tenant_id", "id"])
-
     op.create_table(
         "attribute",
         sa.Column("device_id", ID, nullable=False),
@@ -242,7 +237,6 @@ def upgrade() -> None:
     op.create_index(
         "ix_attribute_tenant_id_key_value_device_id", "attribute", ["tenant_id", "key", "value", "device_id"]
     )
-
     op.create_table(
         "login",
         sa.Column("digest", sa.String(length=64), nullable=False),
@@ -264,7 +258,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("group_id", "device_id", name="pk_member"),
     )
     op.create_index("ix_member_device_id", "member", ["device_id"])
-
     op.create_table(
         "report",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -283,7 +276,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_report_assignment_id_id", "report", ["assignment_id", "id"])
     op.create_index("ix_report_device_id_id", "report", ["device_id", "id"])
-
     op.create_table(
         "rollout",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -295,8 +287,8 @@ def upgrade() -> None:
         sa.Column("plan", sa.JSON(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("phase", sa.BigInteger(), nullable=False),
-        sa.Column("phase_since", sa.BigInteger(), nullable=False),
-        sa.Column("sizes", sa.JSON(), nullable=False),
+        sa.Column("reached", sa.BigInteger(), nullable=True),
+        sa.Column("seed", sa.String(length=32), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("created_by", ID, nullable=False),
         sa.Column("approved_by", ID, nullable=True),
@@ -311,7 +303,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_rollout_tenant_id_id", "rollout", ["tenant_id", "id"])
     op.create_index("ix_rollout_tenant_id_state_id", "rollout", ["tenant_id", "state", "id"])
-
     op.create_table(
         "upload",
         sa.Column("id", sa.String(length=32), nullable=False),
@@ -326,7 +317,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_upload"),
     )
     op.create_index("ix_upload_tenant_id_created", "upload", ["tenant_id", "created"])
-
     op.create_table(
         "assignment",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -334,6 +324,7 @@ def upgrade() -> None:
         sa.Column("rollout_id", ID, nullable=False),
         sa.Column("device_id", ID, nullable=False),
         sa.Column("release_id", ID, nullable=True),
+        sa.Column("command", sa.String(length=16), nullable=False),
         sa.Column("phase", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("why", sa.Text(), nullable=False),
@@ -358,38 +349,23 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-
     op.drop_table("assignment")
-
     op.drop_table("upload")
-
     op.drop_table("rollout")
-
     op.drop_table("report")
-
     op.drop_table("member")
     op.drop_table("login")
-
     op.drop_table("attribute")
-
     op.drop_table("artifact")
-
     op.drop_table("api_token")
-
     op.drop_table("webhook")
     op.drop_table("trusted_key")
     op.drop_table("tally")
-
     op.drop_table("release")
-
     op.drop_table("job")
-
     op.drop_table("device_token")
-
     op.drop_table("device_group")
-
     op.drop_table("device")
-
     op.drop_table("audit")
     op.drop_table("account")
     op.drop_table("throttle")

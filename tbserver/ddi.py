@@ -1,0 +1,371 @@
+"""The DDI protocol of hawkBit, as devices ask it: /TENANT/controller/v1/DEVICE/…"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+from urllib.parse import quote
+
+import pydantic
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy.orm import Session
+
+from tbserver import devices, files, peers, steering
+from tbserver.access import Here
+from tbserver.records import Artifact, Assignment, Device
+from tbserver.refusals import NotKnown, NotThere, NotValid, Over
+from tbserver.rollout import Stage
+from tbserver.steering import Offer
+from tbupdate import protocol
+from tbupdate.protocol import (
+    ArtifactLinks,
+    Cancel,
+    Chunk,
+    ConfigData,
+    Confirmation,
+    Consent,
+    Deployment,
+    Enrolment,
+    Feedback,
+    Handled,
+    Hashes,
+    Installed,
+    Link,
+    Links,
+    Message,
+    Poll,
+    PollConfig,
+    Polling,
+    ToStop,
+)
+
+# What a proxy says of the certificate that it has verified.
+CERTIFIED = "x-controller-id"
+PART = "os"
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+_CONTROLLER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(protocol.ControllerId)
+
+router = APIRouter(prefix="/{tenant}/controller/v1/{controller}", include_in_schema=False)
+
+
+class Unanswered(Exception):
+    """A request of a device that gets a status and nothing else, as devices expect it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def unanswered(_: Request, error: Exception) -> Response:
+    """The answer to it."""
+    return Response(status_code=error.status if isinstance(error, Unanswered) else 500)
+
+
+class Asking:
+    """A device that asks: `read` and `write` find it, and do something for it in one transaction."""
+
+    def __init__(self, server: Here, request: Request, tenant: str, controller: str) -> None:
+        self.server = server
+        self._tenant, self._controller = tenant, controller
+        said = request.headers
+        self._authorization = said.get("authorization", "")
+        self._certified = said.get(CERTIFIED) if peers.is_proxy(server.settings, request) else None
+        self._registers = request.method == "GET"
+        self.address = peers.address_of(server.settings, request)
+        place = f"{quote(tenant)}/controller/v1/{quote(controller)}"
+        self.base = f"{peers.origin_of(server.settings, request)}/{place}"
+
+    def read(self, do: Callable[[Session, Device], T]) -> T:
+        """Look at something of the device; one that is not known yet becomes so, if it may."""
+
+        def looked(session: Session) -> tuple[T] | None:
+            device = self._identified(session)[1]
+            return None if device is None else (self._answered(do, session, device),)
+
+        found = self.server.database.patiently(looked, writes=False)
+        return self.write(do) if found is None else found[0]
+
+    def write(self, do: Callable[[Session, Device], T]) -> T:
+        """Do something for it that must not be lost: again, while the database is away."""
+
+        def done(session: Session) -> T:
+            tenant_id, device = self._identified(session)
+            if device is None:
+                device = devices.register(session, tenant_id, self._controller)
+            return self._answered(do, session, device)
+
+        return self.server.database.patiently(done)
+
+    def enrol(self, chosen: str) -> None:
+        """Make it known."""
+        if not _is_controller(self._controller):
+            raise Unanswered(401)
+
+        def done(session: Session) -> None:
+            devices.enrol(session, self._tenant, self._controller, self._authorization, chosen)
+
+        try:
+            self.server.database.patiently(done)
+        except NotKnown:
+            raise Unanswered(401) from None
+
+    def _identified(self, session: Session) -> tuple[int, Device | None]:
+        registers = self._registers and _is_controller(self._controller)
+        try:
+            return devices.identify(
+                session, self._tenant, self._controller, self._authorization, self._certified, registers=registers
+            )
+        except NotKnown:
+            raise Unanswered(401) from None
+
+    @staticmethod
+    def _answered(do: Callable[[Session, Device], T], session: Session, device: Device) -> T:
+        try:
+            return do(session, device)
+        except (NotThere, Over) as refusal:
+            raise Unanswered(refusal.status) from None
+        except NotValid:
+            raise Unanswered(400) from None
+
+
+def _is_controller(name: str) -> bool:
+    try:
+        return _CONTROLLER.validate_python(name) == name
+    except pydantic.ValidationError:
+        return False
+
+
+Device_ = Annotated[Asking, Depends(Asking)]
+
+
+async def body_of(request: Request) -> bytes:
+    """The body of a request, within the limits."""
+    return await request.body()
+
+
+Body = Annotated[bytes, Depends(body_of)]
+
+
+def _read(model: type[M], body: bytes) -> M:
+    try:
+        return protocol.read(model, body)
+    except ValueError:
+        raise Unanswered(400) from None
+
+
+def _said(message: Message) -> Response:
+    return Response(message.to_json(), media_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+@router.get("")
+def poll(asking: Device_) -> Response:
+    """What there is for the device: nothing is written down if there is nothing new."""
+
+    def look(session: Session, device: Device) -> Poll | None:
+        now = int(time.time())
+        one = steering.next_of(session, device, now)
+        is_due = device.seen < now - devices.SEEN_EVERY or device.state == devices.NEW
+        if is_due or (one is not None and one.state == Stage.WAITING):
+            return None
+        return _poll_of(asking, session, device, one)
+
+    def offer(session: Session, device: Device) -> Poll:
+        one = steering.take(session, device.id)
+        devices.touch(session, device, asking.address)
+        return _poll_of(asking, session, device, one)
+
+    return _said(asking.read(look) or asking.write(offer))
+
+
+def _poll_of(asking: Asking, session: Session, device: Device, one: Assignment | None) -> Poll:
+    seconds = asking.server.settings.poll_seconds
+    sleep = time.strftime("%H:%M:%S", time.gmtime(seconds))
+    links: dict[str, Link] = {}
+    if one is not None and one.state == Stage.STOPPING:
+        links["cancel_action"] = Link(href=f"{asking.base}/cancelAction/{one.id}")
+    elif one is not None and one.state != Stage.INSTALLED:
+        offer = steering.offer_of(session, device, one)
+        if one.command or offer.artifacts:
+            word, field = (
+                ("confirmationBase", "confirmation_base") if one.asks else ("deploymentBase", "deployment_base")
+            )
+            links[field] = Link(href=f"{asking.base}/{word}/{one.id}?c={_hash(offer)}")
+    if device.installed_id is not None:
+        links["installed_base"] = Link(href=f"{asking.base}/installedBase/{device.installed_id}")
+    if device.wants:
+        links["config_data"] = Link(href=f"{asking.base}/configData")
+    return Poll(config=PollConfig(polling=Polling(sleep=sleep)), links=Links(**links))
+
+
+def _hash(offer: Offer) -> str:
+    return hashlib.sha256(offer.mark.encode()).hexdigest()[:8]
+
+
+def _handled(asking: Asking, offer: Offer) -> Handled:
+    """What is to be done; never without a part, for which some clients would ask for ever."""
+    one, release = offer.assignment, offer.release
+    version = release.version if release else ""
+    if one.command:
+        chunk = Chunk(part=protocol.COMMAND_PART, name=one.command, version=version)
+    else:
+        name = (release.name if release else "") or PART
+        artifacts = tuple(_artifact(asking, artifact) for artifact in offer.artifacts)
+        chunk = Chunk(part=PART, name=name, version=version, artifacts=artifacts)
+    handling = offer.plan.handling
+    return Handled(download=handling, update=handling, chunks=(chunk,))
+
+
+def _artifact(asking: Asking, artifact: Artifact) -> protocol.Artifact:
+    href = f"{asking.base}/softwaremodules/{artifact.id}/artifacts/{quote(artifact.name)}"
+    where, sums = Link(href=href), Link(href=f"{href}.MD5SUM")
+    return protocol.Artifact(
+        filename=artifact.name,
+        size=artifact.size,
+        hashes=Hashes(sha1=artifact.sha1, md5=artifact.md5, sha256=artifact.digest),
+        links=ArtifactLinks(download=where, download_http=where, md5sum=sums, md5sum_http=sums),
+    )
+
+
+def _offered(session: Session, device: Device, action: str, *, asks: bool) -> Offer:
+    one = steering.present(session, device)
+    if one is None or str(one.id) != action or one.asks != asks or Stage(one.state) not in _OFFERED:
+        raise NotThere("there is no such action for this device now")
+    return steering.offer_of(session, device, one)
+
+
+_OFFERED = (Stage.OFFERED, Stage.RUNNING, Stage.LOST)
+
+
+@router.get("/deploymentBase/{action}")
+def deployment(asking: Device_, action: str) -> Response:
+    """What is to be installed."""
+
+    def look(session: Session, device: Device) -> Message:
+        offer = _offered(session, device, action, asks=False)
+        return Deployment(id=action, deployment=_handled(asking, offer))
+
+    return _said(asking.read(look))
+
+
+@router.get("/confirmationBase/{action}")
+def confirmation(asking: Device_, action: str) -> Response:
+    """What a person at the device has to agree to."""
+
+    def look(session: Session, device: Device) -> Message:
+        offer = _offered(session, device, action, asks=True)
+        return Confirmation(id=action, confirmation=_handled(asking, offer))
+
+    return _said(asking.read(look))
+
+
+@router.get("/installedBase/{action}")
+def installed(asking: Device_, action: str) -> Response:
+    """What was installed last."""
+
+    def look(session: Session, device: Device) -> Message:
+        if str(device.installed_id) != action:
+            raise NotThere("that was not installed last")
+        offer = steering.offer_of(session, device, session.get_one(Assignment, device.installed_id))
+        return Deployment(id=action, deployment=_handled(asking, offer))
+
+    return _said(asking.read(look))
+
+
+@router.get("/cancelAction/{action}")
+def to_cancel(asking: Device_, action: str) -> Response:
+    """What is to be stopped."""
+
+    def look(session: Session, device: Device) -> Message:
+        one = steering.present(session, device)
+        if one is None or str(one.id) != action or one.state != Stage.STOPPING:
+            raise NotThere("nothing is to be stopped")
+        return Cancel(id=action, cancel_action=ToStop(stop_id=action))
+
+    return _said(asking.read(look))
+
+
+@router.post("/deploymentBase/{action}/feedback")
+def report(asking: Device_, action: str, body: Body) -> Response:
+    """What the device says of an action."""
+    return _report(asking, action, body, on_stop=False)
+
+
+@router.post("/cancelAction/{action}/feedback")
+def report_on_stop(asking: Device_, action: str, body: Body) -> Response:
+    """What it says of being stopped."""
+    return _report(asking, action, body, on_stop=True)
+
+
+def _report(asking: Asking, action: str, body: bytes, *, on_stop: bool) -> Response:
+    asking.read(lambda session, device: steering.find(session, device, action))
+    said = _read(Feedback, body)
+    asking.write(lambda session, device: steering.report(session, device, action, said, on_stop=on_stop))
+    return Response()
+
+
+@router.post("/confirmationBase/{action}/feedback")
+def confirm(asking: Device_, action: str, body: Body) -> Response:
+    """What a person at the device said."""
+    asking.read(lambda session, device: steering.find(session, device, action))
+    said = _read(Consent, body)
+    agreed, lines = said.confirmation == "confirmed", protocol.details(said.details or ())
+    asking.write(lambda session, device: steering.consent(session, device, action, agreed=agreed, lines=lines))
+    return Response()
+
+
+@router.put("/configData")
+def describe(asking: Device_, body: Body) -> Response:
+    """What the device says of itself."""
+    asking.read(lambda session, device: None)
+    said = _read(ConfigData, body)
+
+    def write(session: Session, device: Device) -> None:
+        session.refresh(device, with_for_update=True)
+        devices.describe(session, device, said.mode, said.data)
+        steering.prove(session, device)
+
+    asking.write(write)
+    return Response()
+
+
+@router.put("/installedBase")
+def runs(asking: Device_, body: Body) -> Response:
+    """What the device says it runs."""
+    asking.read(lambda session, device: None)
+    said = _read(Installed, body)
+
+    def write(session: Session, device: Device) -> None:
+        session.refresh(device, with_for_update=True)
+        devices.runs(session, device, said.name, said.version)
+        steering.prove(session, device)
+
+    asking.write(write)
+    return Response()
+
+
+@router.post("/enrolment")
+def enrol(asking: Device_, body: Body) -> Response:
+    """Make the device known by a token that it chose."""
+    asking.enrol(_read(Enrolment, body).token)
+    return Response()
+
+
+@router.api_route("/softwaremodules/{artifact_id}/artifacts/{name}", methods=["GET", "HEAD"])
+def download(asking: Device_, request: Request, artifact_id: int, name: str) -> Response:
+    """A file that the device needs for what it is at."""
+
+    def look(session: Session, device: Device) -> Artifact:
+        one = steering.present(session, device)
+        offer = steering.offer_of(session, device, one) if one is not None else None
+        for artifact in offer.artifacts if offer is not None else ():
+            if artifact.id == artifact_id and name in (artifact.name, f"{artifact.name}.MD5SUM"):
+                return artifact
+        raise NotThere("there is no such file for this device now")
+
+    artifact = asking.read(look)
+    if name != artifact.name:
+        return Response(f"{artifact.md5}  {artifact.name}", media_type="text/plain")
+    return files.send(request, asking.server.store, artifact)
