@@ -386,33 +386,3 @@ class Tally(Base):
     subject: Mapped[str] = mapped_column(String(64), primary_key=True)
     key: Mapped[str] = mapped_column(String(128), primary_key=True)
     count: Mapped[int]
-
-
-class Job(Base):
-    """Work for whichever process takes it: `about` says what for. It is `due` anew if its `holder` is lost."""
-
-    __tablename__ = "job"
-    __table_args__ = (UniqueConstraint("kind", "about"), Index(None, "due", "id"))
-    id: Mapped[int] = _key()
-    tenant_id: Mapped[int] = _tenant()
-    kind: Mapped[str] = mapped_column(String(32))
-    about: Mapped[str] = mapped_column(String(200))
-    given: Mapped[dict[str, Any]]
-    due: Mapped[int]
-    holder: Mapped[str] = mapped_column(String(64), default="")
-    attempts: Mapped[int] = mapped_column(default=0)
-    error: Mapped[str] = mapped_column(default="")
-    created: Mapped[int]
-
-
-class Webhook(Base):
-    """An address that is told of events, with a signature by `secret`, which therefore is stored as it is."""
-
-    __tablename__ = "webhook"
-    __table_args__ = (Index(None, "tenant_id", "id"),)
-    id: Mapped[int] = _key()
-    tenant_id: Mapped[int] = _tenant()
-    url: Mapped[str] = mapped_column(String(1000))
-    secret: Mapped[str] = mapped_column(String(64))
-    events: Mapped[list[str]]
-    created: Mapped[int]

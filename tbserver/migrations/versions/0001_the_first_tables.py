@@ -123,22 +123,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_device_token_tenant_id_id", "device_token", ["tenant_id", "id"])
     op.create_table(
-        "job",
-        sa.Column("id", ID, autoincrement=True, nullable=False),
-        sa.Column("tenant_id", ID, sa.ForeignKey("tenant.id", name="fk_job_tenant_id"), nullable=False),
-        sa.Column("kind", sa.String(length=32), nullable=False),
-        sa.Column("about", sa.String(length=200), nullable=False),
-        sa.Column("given", sa.JSON(), nullable=False),
-        sa.Column("due", sa.BigInteger(), nullable=False),
-        sa.Column("holder", sa.String(length=64), nullable=False),
-        sa.Column("attempts", sa.BigInteger(), nullable=False),
-        sa.Column("error", sa.Text(), nullable=False),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_job"),
-        sa.UniqueConstraint("kind", "about", name="uq_job_kind_about"),
-    )
-    op.create_index("ix_job_due_id", "job", ["due", "id"])
-    op.create_table(
         "release",
         sa.Column("id", ID, autoincrement=True, nullable=False),
         sa.Column("tenant_id", ID, sa.ForeignKey("tenant.id", name="fk_release_tenant_id"), nullable=False),
@@ -175,17 +159,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_trusted_key"),
         sa.UniqueConstraint("tenant_id", "key_id", name="uq_trusted_key_tenant_id_key_id"),
     )
-    op.create_table(
-        "webhook",
-        sa.Column("id", ID, autoincrement=True, nullable=False),
-        sa.Column("tenant_id", ID, sa.ForeignKey("tenant.id", name="fk_webhook_tenant_id"), nullable=False),
-        sa.Column("url", sa.String(length=1000), nullable=False),
-        sa.Column("secret", sa.String(length=64), nullable=False),
-        sa.Column("events", sa.JSON(), nullable=False),
-        sa.Column("created", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_webhook"),
-    )
-    op.create_index("ix_webhook_tenant_id_id", "webhook", ["tenant_id", "id"])
     op.create_table(
         "api_token",
         sa.Column("id", ID, autoincrement=True, nullable=False),
@@ -358,11 +331,9 @@ def downgrade() -> None:
     op.drop_table("attribute")
     op.drop_table("artifact")
     op.drop_table("api_token")
-    op.drop_table("webhook")
     op.drop_table("trusted_key")
     op.drop_table("tally")
     op.drop_table("release")
-    op.drop_table("job")
     op.drop_table("device_token")
     op.drop_table("device_group")
     op.drop_table("device")
