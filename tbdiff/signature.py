@@ -261,6 +261,14 @@ class KeyRing:
         return self.release + self.own + self.delivery
 
     @property
+    def fingerprint(self) -> str:
+        """What is the same as long as the same keys answer for an image."""
+        held = hashlib.sha256(b"%d" % self.threshold)
+        for keys in (self.release, self.delivery, self.own):
+            held.update(b"".join(sorted({key.raw for key in keys})) + b"/")
+        return held.hexdigest()[:16]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What the release keys are called."""
         return tuple(key.name for key in self.release)

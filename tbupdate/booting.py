@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+from tbdiff.errors import NothingToDo
 from tbupdate import marks
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.kernel import Overrides
@@ -20,7 +22,7 @@ from tbupdate.bootvocabulary import (
 )
 from tbupdate.journal import Tail
 from tbupdate.record import Record
-from tbupdate.steps import SetDefault, SetMark, Step, SyncFileSystem
+from tbupdate.steps import Plan, SetDefault, SetMark, Step, SyncFileSystem
 from tbupdate.system import Boot, Deployment, System
 
 
@@ -177,3 +179,16 @@ def needed(system: System) -> dict[str, str]:
         (choice.back, "is the way back"),
     )
     return {deployment: why for deployment, why in reversed(reasons) if deployment is not None}
+
+
+def plan_give_back(system: System, now: str) -> Plan:
+    """A boot that went well costs no try, even when nobody has committed it yet."""
+    trial, boot, choice = system.trial, system.boot, system.choice
+    if trial is None or boot is None or choice is None or choice.trial != trial.id:
+        raise NothingToDo("nothing is on trial")
+    left = min(choice.tries + 1, boot.tries)
+    held = min(system.tries.get(trial.id, 0) + 1, boot.tries)
+    if (left, held) == (choice.tries, system.tries.get(trial.id)):
+        raise NothingToDo(f"{trial.id} has all its tries")
+    # The hook's count needs room to be made; on a disk that is full that try stays lost.
+    return Plan(trial.id, (Choose(replace(choice, tries=left)),), (MakeTries(trial.id, held), SyncFileSystem()))

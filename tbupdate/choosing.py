@@ -66,7 +66,7 @@ def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[st
         why = failed.removeprefix(wanted.tree).strip()
         raise NothingToDo(f"{called} is the newest of {bounds.channel}, but it failed here before ({why})")
     left = next((one for one in system.deployments if one.record and one.record.tree == wanted.tree), None)
-    if left is not None and not (bounds.exactly and _was_followed(system, left)):
+    if left is not None and left != system.ready and not (bounds.exactly and _was_followed(system, left)):
         raise NothingToDo(
             f"{called} is the newest of {bounds.channel}, and was left here before",
             f"Go to it again with: tb-update rollback {left.id}",

@@ -13,7 +13,8 @@ import pydantic
 
 from tbdiff.errors import Failed
 from tbdiff.manifest import Word
-from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, Policy, check_pattern
+from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, check_pattern
+from tbupdate.localchanges.policy import Policy as LocalPolicy
 from tbupdate.planning import RESERVE
 
 PATH = Path("/etc/tb-update/config.toml")
@@ -89,9 +90,9 @@ class Local(_Table):
     conflict: Literal["keep", "reject"] = "keep"
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> LocalPolicy:
         """The same, for who merges."""
-        return Policy(self.carry, self.drop, self.both_ways, self.conflict == "reject")
+        return LocalPolicy(self.carry, self.drop, self.both_ways, self.conflict == "reject")
 
 
 def _address(url: str) -> str:
@@ -164,25 +165,32 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 
 
+Policy = Literal["auto", "download", "ask"]
+Act = Literal["fetch", "deploy", "reboot"]
+
+
 class Upgrade(_Table):
     """`[upgrade]`: what `upgrade` goes to (empty: the newest), and what it does unattended.
 
-    `policy` "ask" waits for a person's approval; `reboot` reboots into what was deployed; `zone` is the time zone of
-    the maintenance windows (empty: the device's own).
+    `policy` "ask" waits for a person's approval, "download" fetches before it asks; `reboot` reboots into what was
+    deployed; `zone` is the time zone of the maintenance windows (empty: the device's own).
     """
 
     at_most: Word | Literal[""] = ""
     exactly: Word | Literal[""] = ""
-    policy: Literal["auto", "ask"] = "auto"
+    policy: Policy = "auto"
     reboot: bool = False
     mains_only: bool = False
     zone: Annotated[str, pydantic.AfterValidator(_zone)] = ""
 
 
 class Window(_Table):
-    """`[[window]]`: when something may happen unattended; on `days` from `start` on, for so many minutes."""
+    """`[[window]]`: when something may happen unattended; on `days` from `start` on, for so many minutes.
 
-    allows: Annotated[tuple[Literal["deploy", "reboot"], ...], pydantic.Field(min_length=1)] = ("deploy", "reboot")
+    Where no window names "fetch", what is fetched comes when it may be deployed.
+    """
+
+    allows: Annotated[tuple[Act, ...], pydantic.Field(min_length=1)] = ("deploy", "reboot")
     days: Annotated[tuple[Day, ...], pydantic.Field(min_length=1)] = DAYS
     start: Annotated[str, pydantic.AfterValidator(_time_of_day)]
     minutes: Annotated[int, pydantic.Field(ge=1, le=7 * 24 * 60, strict=True)] = 60

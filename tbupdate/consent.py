@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from tbdiff.errors import Failed
+from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.manifest import Count
 from tbdiff.output import replacing
 from tbdiff.source import read_plain
@@ -25,7 +25,7 @@ HOURS_MAX = 24 * 90
 class Decision(pydantic.BaseModel):
     """The release that was offered last, and what was said of it; `until` is when a postponed one is taken up again.
 
-    `called` and `bytes` are for people; `until` is in seconds since the epoch; `waits` is what it waits for, in words.
+    `called` and `bytes` are for people; `until` is in seconds since the epoch.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
@@ -35,7 +35,6 @@ class Decision(pydantic.BaseModel):
     bytes: Count = 0
     said: Literal["", "approved", "declined", "postponed"] = ""
     until: Annotated[float, pydantic.Field(ge=0, lt=1 << 37)] = 0
-    waits: str = ""
 
 
 def read(state: str) -> Decision | None:
@@ -49,8 +48,20 @@ def read(state: str) -> Decision | None:
 def offered(state: str, system: System) -> Decision | None:
     """The same, as long as it is still to be decided: what was deployed since is not."""
     decision = read(state)
-    here = {one.record.tree for one in system.deployments if one.record is not None}
+    here = {one.record.tree for one in system.deployments if one.record is not None and one != system.ready}
     return decision if decision is not None and decision.tree not in here else None
+
+
+def answer(state: str, system: System, said: str, until: float = 0, tree: str | None = None) -> Decision:
+    """Write down what a person says of the release that is offered; with `tree`, only if it is still that one."""
+    offer = offered(state, system)
+    if offer is None:
+        raise NothingToDo("nothing is offered to be decided", "To ask: tb-update upgrade --unattended")
+    if tree is not None and tree != offer.tree:
+        raise Rejected(f"another release is offered by now, {offer.called}; nothing was decided", "Look again.")
+    decided = Decision.model_validate(offer.model_dump() | {"said": said, "until": until})
+    write(state, decided)
+    return decided
 
 
 def write(state: str, decision: Decision | None) -> None:

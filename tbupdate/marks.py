@@ -22,6 +22,7 @@ PIN = "pin"
 FAILED = "failed"
 EPOCH = "epoch"
 LATE = "late"
+READY = "ready"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Marks:
 
     `good` is the deployment that was committed last, `deploying` the one that a run is about to make, `failed` the tree
     that failed last, even when its deployment is gone, `epoch` the highest one that was ever committed,
+    `ready` the deployment that is complete and waits to be switched to, and the keys that were trusted for it,
     `late` what could not be written to the history yet.
     """
 
@@ -37,6 +39,7 @@ class Marks:
     deploying: str | None = None
     failed: str | None = None
     epoch: int = 0
+    ready: str | None = None
     committed: Mapping[str, str] = field(default_factory=dict)
     bad: Mapping[str, str] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
@@ -70,6 +73,7 @@ def read(directory: str) -> Marks:
         deploying=single.get(DEPLOYING),
         failed=single.get(FAILED),
         epoch=int(epoch) if (epoch := single.get(EPOCH, "")).isdecimal() else 0,
+        ready=single.get(READY),
         committed=each[COMMITTED],
         bad=each[BAD],
         pinned=frozenset(each[PIN]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.manifest import Manifest
@@ -10,7 +10,6 @@ from tbdiff.show import size
 from tbupdate import booting, carrying, layout, marks, release
 from tbupdate.boot.chooser import Choice
 from tbupdate.boot.kernel import Overrides
-from tbupdate.bootvocabulary import Choose, MakeTries
 from tbupdate.history import Event
 from tbupdate.journal import NO_LOG, Tail
 from tbupdate.layout import CURRENT, coming, kept_root, partial
@@ -60,6 +59,19 @@ class Offer:
 
 def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     """An image becomes a new deployment beside the others, and what boots next."""
+    record, steps = make(system, manifest, offer)
+    prepare, switch, afterwards = take_up(system, record)
+    event = Event(offer.now, "deploy", offer.id, more=image_facts(manifest, offer, record.base))
+    return Plan(
+        offer.id,
+        (*steps, *prepare, *switch),
+        (*afterwards, SyncFileSystem(), AppendHistory(event)),
+        (*notes_on_staged(system), *notes_on_signers(offer)),
+    )
+
+
+def make(system: System, manifest: Manifest, offer: Offer) -> tuple[Record, tuple[Step, ...]]:
+    """The steps after which the new deployment is complete beside the others, and its record."""
     require_layout(system)
     refuse_foreign_names(system)
     refuse_what_is_there(system, manifest)
@@ -74,7 +86,7 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
     new, unfinished = offer.id, partial(offer.id)
     record = record_of(manifest, offer, base)
     begin = MakeSnapshot(base.id, unfinished) if base else MakeSubvolume(unfinished)
-    prepare: tuple[Step, ...] = (
+    steps: tuple[Step, ...] = (
         SetMark(marks.DEPLOYING, new),
         begin,
         ApplyImage(unfinished, base.id if base else None, booting.kernel(system, record)),
@@ -83,6 +95,14 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
         SyncFileSystem(),
         MakeReadOnly(unfinished),
         Rename(unfinished, new),
+    )
+    return record, steps
+
+
+def take_up(system: System, record: Record) -> tuple[tuple[Step, ...], tuple[Step, ...], tuple[Step, ...]]:
+    """What gives a complete deployment all that it boots with, what switches to it, and what follows."""
+    new = record.id
+    prepare: tuple[Step, ...] = (
         MakeSnapshot(new, kept_root(new)),
         *carrying.carry(system, new),
         TellHidden(kept_root(new)),
@@ -92,19 +112,25 @@ def plan_deploy(system: System, manifest: Manifest, offer: Offer) -> Plan:
         *booting.add(system, record),
     )
     switch, names = switch_to(system, new)
-    event = Event(offer.now, "deploy", new, more=image_facts(manifest, offer, base))
-    notes = [f"It takes the place of {system.staged.id}, which was staged."] if system.staged else []
-    if not offer.signers:
-        notes.append("The image is not signed.")
     left = (*booting.drop_tries(system, system.staged), *carrying.forget_all(system))
-    afterwards = (*left, *names, SyncFileSystem(), AppendHistory(event))
-    return Plan(new, prepare + switch, afterwards, tuple(notes))
+    return prepare, switch, (*left, *names)
+
+
+def notes_on_staged(system: System) -> tuple[str, ...]:
+    """That something else was to boot next."""
+    return (f"It takes the place of {system.staged.id}, which was staged.",) if system.staged else ()
+
+
+def notes_on_signers(offer: Offer) -> tuple[str, ...]:
+    """That nobody answers for an image."""
+    return () if offer.signers else ("The image is not signed.",)
 
 
 def switch_to(system: System, new: str) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     """What makes a new deployment boot next, on trial; and what its names then do, with its root and `current` made."""
     switch = (
         *booting.switch(system, kept_root(new), booting.on_trial(system, new)),
+        *((ClearMark(marks.READY),) if system.ready and system.ready.id == new else ()),
         ClearMark(marks.DEPLOYING),
     )
     held = held_names(system) | {kept_root(new): new, coming(CURRENT): new}
@@ -182,19 +208,6 @@ def plan_commit(system: System, now: str) -> Plan:
     names = settle(held, root.name, back, names_in_use(system)) if root else ()
     late = carrying.finish(system, anyhow=True)
     return Plan(pending.id, tuple(steps), (*late, *names, AppendHistory(Event(now, "commit", pending.id))))
-
-
-def plan_give_back(system: System, now: str) -> Plan:
-    """A boot that went well costs no try, even when nobody has committed it yet."""
-    trial, boot, choice = system.trial, system.boot, system.choice
-    if trial is None or boot is None or choice is None or choice.trial != trial.id:
-        raise NothingToDo("nothing is on trial")
-    left = min(choice.tries + 1, boot.tries)
-    held = min(system.tries.get(trial.id, 0) + 1, boot.tries)
-    if (left, held) == (choice.tries, system.tries.get(trial.id)):
-        raise NothingToDo(f"{trial.id} has all its tries")
-    # The hook's count needs room to be made; on a disk that is full that try stays lost.
-    return Plan(trial.id, (Choose(replace(choice, tries=left)),), (MakeTries(trial.id, held), SyncFileSystem()))
 
 
 def require_layout(system: System) -> None:
@@ -327,14 +340,14 @@ def record_of(manifest: Manifest, offer: Offer, base: Deployment | None) -> Reco
     )
 
 
-def image_facts(manifest: Manifest, offer: Offer, base: Deployment | None) -> dict[str, object]:
+def image_facts(manifest: Manifest, offer: Offer, base: str | None) -> dict[str, object]:
     """What the history says of the image."""
     return {
         "name": manifest.target.name,
         "release": manifest.target.release,
         "image_digest": offer.image_digest,
         "signers": list(offer.signers) or "none: unsigned",
-        "base": base.id if base else None,
+        "base": base,
     }
 
 

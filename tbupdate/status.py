@@ -14,15 +14,16 @@ from tbupdate.upkeep import plan_mending, protections
 FORMAT_VERSION = 1
 FAILURE_LINES = 5
 
-STAGED, TRIAL, COMMITTED, BAD, UNTRIED = "staged", "trial", "committed", "bad", "untried"
+STAGED, TRIAL, COMMITTED, BAD, READY, UNTRIED = "staged", "trial", "committed", "bad", "ready", "untried"
 MEANING = {
     STAGED: "boots next",
     TRIAL: "runs, waits for `commit`",
     COMMITTED: "",
     BAD: "was rolled back",
+    READY: "is fetched, waits to be deployed",
     UNTRIED: "was never committed",
 }
-COLOURS = {STAGED: "yellow", TRIAL: "yellow", COMMITTED: "green", BAD: "red", UNTRIED: "bright_black"}
+COLOURS = {STAGED: "yellow", TRIAL: "yellow", COMMITTED: "green", BAD: "red", READY: "cyan", UNTRIED: "bright_black"}
 
 
 def state_of(system: System, kept: Deployment) -> str:
@@ -33,6 +34,8 @@ def state_of(system: System, kept: Deployment) -> str:
         return STAGED
     if kept.id in system.marks.bad:
         return BAD
+    if kept == system.ready:
+        return READY
     return COMMITTED if system.is_committed(kept) else UNTRIED
 
 
@@ -52,6 +55,7 @@ def fields(system: System) -> dict[str, Any]:
         "previous": _id(system.previous),
         "staged": _id(system.staged),
         "trial": _id(system.trial),
+        "ready": _id(system.ready),
         "committed": _id(system.good),
         "epoch": system.epoch,
         "busy": system.busy,

@@ -190,6 +190,19 @@ class System:
         known = (kept.record for kept in self.deployments if kept.record is not None and self.is_committed(kept))
         return max(self.marks.epoch, *(record.epoch for record in known if not record.own), 0)
 
+    @property
+    def ready(self) -> Deployment | None:
+        """The deployment that was fetched and is complete, and waits to be switched to for the first time."""
+        kept = self.get((self.marks.ready or "").partition(" ")[0])
+        if kept is None or kept in (self.default, self.booted) or kept.id in self.marks.bad or self.is_committed(kept):
+            return None
+        return kept
+
+    @property
+    def ready_by(self) -> str:
+        """What was trusted when the deployment was fetched that is ready."""
+        return (self.marks.ready or "").partition(" ")[2]
+
     def is_committed(self, deployment: Deployment) -> bool:
         """Whether it was committed at some time."""
         return deployment.id in self.marks.committed

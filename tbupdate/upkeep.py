@@ -67,6 +67,8 @@ def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
             # `init` is all but done: the first deployment needs no trial, it is what ran before.
             good = doing
             steps += [SetMark(f"{marks.COMMITTED}.{doing}", now), SetMark(marks.GOOD, doing)]
+        if (system.marks.ready or "").partition(" ")[0] == doing:
+            steps.append(ClearMark(marks.READY))
         steps.append(ClearMark(marks.DEPLOYING))
     elif doing is not None:
         steps += _clear(system, doing) if failed is None or failed.id != doing else ()
@@ -154,7 +156,11 @@ def _clear(system: System, deployment: str) -> list[Step]:
             return steps
         steps += booting.forget(system, deployment)
         made = [name for name, of in held_names(system).items() if of == deployment]
-        steps += [DeleteSubvolume(name) for name in (*made, deployment)]
+        steps += [DeleteSubvolume(name) for name in made]
+        if kept == system.ready:
+            # It was complete before, and waits for the next try.
+            return [*steps, *carrying.forget(system, deployment), *booting.collect(system)]
+        steps.append(DeleteSubvolume(deployment))
     steps += _delete_unfinished(system, partial(deployment))
     steps += carrying.forget(system, deployment)
     if deployment in system.records:
@@ -201,6 +207,7 @@ def protections(system: System) -> dict[str, str]:
         (system.current, "is `current`"),
         (system.previous, "is `previous`"),
         (system.good, "was committed last"),
+        (system.ready, "is fetched, and waits to be deployed"),
     )
     why = {kept.id: reason for kept, reason in reversed(reasons) if kept is not None}
     why = {kept: reason for kept, reason in booting.needed(system).items() if system.get(kept)} | why
@@ -257,7 +264,7 @@ def plan_prune(system: System, keep: int, now: str, min_free: int = 0) -> Plan:
     if not gone and not roots:
         raise NothingToDo(f"no deployment is beyond the {keep} to keep")
     steps: list[Step] = [DeleteSubvolume(root) for root in roots]
-    steps += [step for kept in gone for step in _removal(system, kept, roots)]
+    steps += [step for kept in gone for step in removal(system, kept, roots)]
     history = [AppendHistory(Event(now, "prune", kept.id)) for kept in gone]
     said = (
         *(f"{SNAPSHOTS}/{root}, which was left by a reset, is removed." for root in roots),
@@ -274,7 +281,7 @@ def plan_remove(system: System, named: str, now: str) -> Plan:
     if why is not None:
         raise Rejected(f"{kept.id} {why}; nothing was changed", "See: tb-update list")
     history = AppendHistory(Event(now, "remove", kept.id))
-    steps = (*_removal(system, kept), *booting.collect(system), SyncFileSystem())
+    steps = (*removal(system, kept), *booting.collect(system), SyncFileSystem())
     return Plan(kept.id, steps, (history,), done=(f"{kept.id} is removed.",))
 
 
@@ -291,8 +298,8 @@ def plan_pin(system: System, named: str, on: bool, now: str) -> Plan:
     return Plan(kept.id, (step, SyncFileSystem()), (history,), done=(said,))
 
 
-def _removal(system: System, kept: Deployment, gone: tuple[str, ...] = ()) -> list[Step]:
-    """Roots first: they are known by the deployment that they were made from."""
+def removal(system: System, kept: Deployment, gone: tuple[str, ...] = ()) -> list[Step]:
+    """The steps that remove a deployment. Roots first: they are known by the deployment that they were made from."""
     used = names_in_use(system)
     roots = [root.name for root in kept.roots if root.name not in used and root.name not in gone]
     mirrors = [name for name in SHOWN + SPARE if system.made_from(system.subvolumes.get(name)) == kept]

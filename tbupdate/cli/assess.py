@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from tbdiff.errors import Failed, NothingToDo, Rejected
-from tbupdate import config, health, journal, planning
+from tbupdate import booting, config, health, journal, planning
 from tbupdate.cli.conduct import carry_out, changing, now, restart, retain
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
@@ -38,7 +38,7 @@ def assess(then: str | None) -> None:
             if system.trial is None:
                 raise NothingToDo("nothing is on trial")
             if then == "ends":
-                perform(planning.plan_give_back(system, now()), site, now())
+                perform(booting.plan_give_back(system, now()), site, now())
                 return
             if then == "passed":
                 if not rules.health.commit:

@@ -14,7 +14,7 @@ from tbdiff import progress
 from tbdiff.line import Line
 from tbdiff.manifest import Manifest
 from tbdiff.signature import KeyRing
-from tbupdate import config, layout, planning, trusted
+from tbupdate import config, fetching, layout, planning, trusted
 from tbupdate.cli.conduct import changing, looking, now, refuse_reboot_elsewhere, remark, restart, retain
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import require_chooser, working
@@ -22,14 +22,20 @@ from tbupdate.cli.terminal import print_done, print_plan
 from tbupdate.config import Config
 from tbupdate.perform import perform
 from tbupdate.reach import Reach
+from tbupdate.steps import Plan
 from tbupdate.syscalls import sync
+from tbupdate.system import System
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How a person wants it deployed. `signature` and `delta` are for a tarball, which does not say these itself."""
+    """How a person wants it deployed. `signature` and `delta` are for a tarball, which does not say these itself.
+
+    `fetch`: only to be made ready, and not to boot next.
+    """
 
     dry_run: bool = False
+    fetch: bool = False
     reboot: bool = False
     allow_unsigned: bool = False
     allow_downgrade: bool = False
@@ -61,7 +67,7 @@ def deploy(
 ) -> None:
     """Make IMAGE (a file, a URL, or - for stdin) the deployment that boots next; several follow one on the other."""
     said = settings()
-    wishes = Wishes(dry_run, reboot, allow_unsigned, allow_downgrade, again, signature, delta)
+    wishes = Wishes(dry_run, False, reboot, allow_unsigned, allow_downgrade, again, signature, delta)
     rules = config.load(said.config)
     with Reach(rules.fetch) as reach:
         deploy_images(images, said, rules, wishes, reach.line())
@@ -88,7 +94,7 @@ def deploy_images(
         working(said, rules) as site,
         opened_as_one(
             images,
-            keys or trusted.load(os.path.join(site.top, layout.STATE), rules).ring,
+            keys := keys or trusted.load(os.path.join(site.top, layout.STATE), rules).ring,
             unsigned_ok=wishes.allow_unsigned,
             signature=wishes.signature,
             delta=wishes.delta,
@@ -112,11 +118,11 @@ def deploy_images(
             again=wishes.again,
         )
         try:
-            plan = planning.plan_deploy(system, opened.manifest, offer)
+            plan = _plan(system, opened.manifest, offer, keys, wishes)
         except planning.NoRoom:
             # What was removed a moment ago is free only when that is on the disk.
             sync(site.top)
-            plan = planning.plan_deploy(site.survey(), opened.manifest, offer)
+            plan = _plan(site.survey(), opened.manifest, offer, keys, wishes)
         if wishes.dry_run:
             print_plan(plan, as_json=said.json)
             return
@@ -125,3 +131,23 @@ def deploy_images(
             warnings = perform(plan, replace(site, image=opened, progress=report), now())
         warnings += retain(site, rules)
         print_done(done, plan.deployment, site.survey(), warnings, as_json=said.json)
+
+
+def _plan(system: System, manifest: Manifest, offer: planning.Offer, keys: KeyRing, wishes: Wishes) -> Plan:
+    if wishes.fetch:
+        return fetching.plan_fetch(system, manifest, offer, keys.fingerprint)
+    return planning.plan_deploy(system, manifest, offer)
+
+
+def take_up(said: Settings, rules: Config, *, dry_run: bool = False) -> None:
+    """Let boot next what was made ready before, and say how it ended."""
+    with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:
+        require_chooser(site, rules, running=system.booted_id is not None)
+        plan = fetching.plan_take_up(system, now())
+        if dry_run:
+            print_plan(plan, as_json=said.json)
+            return
+        remark(plan)
+        warnings = perform(plan, site, now())
+        warnings += retain(site, rules)
+        print_done("upgrade", plan.deployment, site.survey(), warnings, as_json=said.json)

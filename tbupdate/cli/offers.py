@@ -13,8 +13,9 @@ from tbdiff.signature import KeyRing
 from tbupdate import choosing, clock, planning, sources, trusted
 from tbupdate.choosing import Bounds, Route, Update
 from tbupdate.cli.conduct import now, tell_trust
-from tbupdate.cli.deploying import Wishes, deploy_images
+from tbupdate.cli.deploying import Wishes, deploy_images, take_up
 from tbupdate.cli.options import Settings
+from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import warn
 from tbupdate.config import Config, Source
 from tbupdate.layout import STATE
@@ -131,8 +132,19 @@ def _encoders(indexes: Sequence[Index]) -> frozenset[str]:
     return frozenset(here())
 
 
+def is_ready(system: System, found: Found) -> bool:
+    """Whether it was fetched before, by keys that are still trusted."""
+    record = system.ready.record if system.ready is not None else None
+    return record is not None and record.tree == found.update.release.tree and system.ready_by == found.keys.fingerprint
+
+
 def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, reach: Reach) -> None:
     """Deploy it by the first way that leads there."""
+    with working(said, rules) as site:
+        ready = is_ready(site.survey(), found[0])
+    if ready and not wishes.fetch:
+        take_up(said, rules, dry_run=wishes.dry_run)
+        return
     # Who names one release means it, also where it is an older one.
     wishes = replace(wishes, allow_downgrade=bool(rules.upgrade.exactly))
     ways = [(one, route) for one in found for route in one.update.routes]
@@ -148,12 +160,13 @@ def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, re
 
 def _follow(one: Found, route: Route, said: Settings, rules: Config, wishes: Wishes, reach: Reach) -> None:
     """Deploy by one way; what was sent damaged is asked of another mirror first the next time."""
+    done = "fetch" if wishes.fetch else "upgrade"
     line = reach.line(one.source)
     folders = line.places(one.source.url.rstrip("/"))
     for left, folder in enumerate(folders, 1 - len(folders)):
         try:
             addresses = [sources.locate(folder, image) for image in route.images]
-            deploy_images(addresses, said, rules, wishes, line, "upgrade", one.check, one.keys)
+            deploy_images(addresses, said, rules, wishes, line, done, one.check, one.keys)
             return
         except Rejected as stop:
             if not left or isinstance(stop, planning.NoRoom):

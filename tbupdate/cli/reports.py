@@ -14,14 +14,16 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected, Stop
 from tbdiff.show import change_json, line, size
 from tbdiff.tree import read_tree
-from tbupdate import config, consent, health, history, mounts, planning, record, status, trusted
+from tbupdate import config, health, history, mounts, outlook, planning, record, status, trusted
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.conduct import glance
-from tbupdate.cli.options import Settings, everywhere, settings
-from tbupdate.cli.sites import working
+from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.sites import readable, working
 from tbupdate.cli.terminal import print_json, print_lines, print_marked, print_table
+from tbupdate.config import Config
 from tbupdate.layout import HISTORY, ROOT, SNAPSHOTS, STATE
 from tbupdate.mirrors import SHOWN
+from tbupdate.outlook import Outlook
 from tbupdate.system import Deployment
 
 
@@ -30,22 +32,20 @@ from tbupdate.system import Deployment
 def show_status() -> None:
     """Say what runs, what boots next, and what there is to do."""
     said = settings()
-    with working(said) as site:
+    rules = readable(said)
+    with working(said, rules) as site:
         system = glance(site)
         failed = history.last_failure(_events(site.top), system.marks.bad)
         state = os.path.join(site.top, STATE)
-        offer = consent.offered(state, system)
-        trust, own = _trust(state, said)
+        shown = outlook.find(site, system, rules)
+        trust, own = _trust(state, rules)
     results = health.kept() if system.booted_id is not None else []
     if said.json:
-        offered = offer.model_dump(mode="json") if offer else None
-        print_json(
-            status.fields(system)
-            | {"health": health.fields(results), "failed": failed, "offered": offered, "trust": trust}
-        )
+        more = {"health": health.fields(results), "failed": failed, "trust": trust}
+        print_json(status.fields(system) | more | shown.fields())
     else:
         print_lines(status.summary(system))
-        print_lines([f"{'offered:':14}{offer.called} ({size(offer.bytes)}); {offer.waits}"] if offer else ())
+        print_lines(_outlook(shown))
         print_lines(own)
         print_lines(status.failure_lines(failed) if failed is not None else ())
         print_lines(one.line for one in results)
@@ -170,10 +170,16 @@ def examine() -> None:
         click.get_current_context().exit(Failed.exit_code)
 
 
-def _trust(state: str, said: Settings) -> tuple[dict[str, Any] | None, list[str]]:
+def _outlook(shown: Outlook) -> list[str]:
+    if shown.offered is not None:
+        return [f"{'offered:':14}{shown.offered.called} ({size(shown.offered.bytes)}); {shown.waits}"]
+    return [f"{'waits:':14}{shown.waits}"] if shown.waits else []
+
+
+def _trust(state: str, rules: Config) -> tuple[dict[str, Any] | None, list[str]]:
     """Whom this device trusts, for programs; and for people, if that is others than those who made it."""
     try:
-        known = trusted.load(state, config.load(said.config))
+        known = trusted.load(state, rules)
     except Stop as stop:
         return None, [f"{'trust:':14}{str(stop).partition(';')[0]}"]
     named = [f"{one.key.name} (since {one.added[:10]})" for one in known.owner.own]

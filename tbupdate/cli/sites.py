@@ -19,7 +19,7 @@ from tbupdate.site import Site
 @contextmanager
 def working(said: Settings, rules: Config | None = None) -> Iterator[Site]:
     """The site of a command. One that needs no rules works also where the configuration cannot be read."""
-    rules = rules or _rules(said)
+    rules = rules or readable(said)
     boot = rules.boot
     with mounts.top_level(said.top) as top:
         chooser = find_chooser(boot.chooser, said.boot, running=said.top is None)
@@ -38,10 +38,11 @@ def require_chooser(site: Site, rules: Config, *, running: bool) -> None:
         )
 
 
-def _rules(said: Settings) -> Config:
+def readable(said: Settings) -> Config:
+    """The configuration, or the defaults where it cannot be read, for whoever looks, or goes back."""
     try:
         return config.load(said.config)
     except Failed as failure:
-        # Whoever looks, or goes back, must not be stopped by a typo.
+        # They must not be stopped by a typo.
         warn(f"{failure}; going on without it")
         return Config()

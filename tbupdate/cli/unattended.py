@@ -6,28 +6,27 @@ import math
 import os
 import sys
 import time
-import zoneinfo
-from datetime import datetime
 
 import click
 
 from tbdiff.errors import NothingToDo, Stop
 from tbdiff.show import size
-from tbupdate import consent, surroundings
-from tbupdate.choosing import Update
-from tbupdate.cli.conduct import glance, restart
-from tbupdate.cli.deploying import Wishes
-from tbupdate.cli.offers import ask, called, go
+from tbupdate import config, consent, fetching, outlook, trusted
+from tbupdate.cli.conduct import changing, glance, now, restart
+from tbupdate.cli.deploying import Wishes, take_up
+from tbupdate.cli.offers import Found, ask, called, go, is_ready
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines, warn
 from tbupdate.config import Config
 from tbupdate.consent import APPROVED, DECLINED, POSTPONED, Decision
 from tbupdate.layout import STATE
+from tbupdate.outlook import state_of
+from tbupdate.perform import perform
 from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
-from tbupdate.unattended import Act, Next, State, next_action
+from tbupdate.unattended import Act, next_action
 
 MINUTE, HOUR = 60, 3600
 # A week.
@@ -49,63 +48,73 @@ def _step(said: Settings, rules: Config, reach: Reach) -> None:
         except Stop as stop:
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
-        offered = found[0].update if found else None
-        state = _state(site, system, rules, offered)
-        what = next_action(state, offered)
-        if offered is not None or isinstance(fault, NothingToDo):
-            consent.write(_place(site), _note(offered, state.decision, what))
+        offer = found[0] if found else None
+        decision = _decision(site, offer)
+        if offer is not None or isinstance(fault, NothingToDo):
+            consent.write(_place(site), decision)
+            if system.ready is not None and (
+                offer is None or not is_ready(system, offer) or (decision is not None and decision.said == DECLINED)
+            ):
+                system = _drop(site)
+        elif system.ready is not None:
+            # What was fetched can be taken up without a source.
+            decision = _kept(site, system, rules)
+        what = next_action(state_of(system, rules, decision), decision.tree if decision else None)
     match what.act:
+        case Act.FETCH:
+            go(found, said, rules, Wishes(fetch=True), reach)
+            _after(said, rules)
+        case Act.DEPLOY if not found:
+            take_up(said, rules)
+            _after(said, rules)
         case Act.DEPLOY:
             go(found, said, rules, Wishes(), reach)
-            _after_deploy(said, rules)
+            _after(said, rules)
         case Act.REBOOT:
             restart(True)
-        case _ if offered is not None:
-            raise NothingToDo(f"{called(offered.release)} is there, but {what.why}")
+        case _ if offer is not None:
+            raise NothingToDo(f"{called(offer.update.release)} is there, but {what.why}")
         case Act.WAIT:
             raise NothingToDo(what.why)
         case _ if fault is not None:
             raise fault
 
 
-def _after_deploy(said: Settings, rules: Config) -> None:
+def _after(said: Settings, rules: Config) -> None:
+    """What was fetched may wait for something, and what was deployed for a reboot."""
     with working(said, rules) as site:
-        consent.write(_place(site), None)
-        what = next_action(_state(site, glance(site), rules, None), None)
+        what = outlook.find(site, glance(site), rules).next
     if what.act is Act.WAIT:
         warn(what.why)
     restart(what.act is Act.REBOOT)
 
 
-def _state(site: Site, system: System, rules: Config, offered: Update | None) -> State:
-    """How the device stands, for the decision."""
-    wanted = rules.upgrade
-    decision = consent.read(_place(site))
-    if decision is not None and (offered is None or decision.tree != offered.release.tree):
-        decision = None
-    runs = system.booted_id is not None
-    zone = zoneinfo.ZoneInfo(wanted.zone) if wanted.zone else None
-    return State(
-        now=datetime.now().astimezone(zone),
-        ask=wanted.policy == "ask",
-        reboot=wanted.reboot and runs,
-        mains_only=wanted.mains_only,
-        windows=rules.window,
-        decision=decision,
-        trial=system.trial.id if system.trial is not None else None,
-        staged=system.staged.id if system.staged is not None else None,
-        inhibitors=surroundings.inhibitors() if runs else (),
-        on_mains=surroundings.on_mains(),
-    )
+def _decision(site: Site, offer: Found | None) -> Decision | None:
+    """What a person said of what is offered; another release is another question."""
+    if offer is None:
+        return None
+    known = consent.read(_place(site))
+    if known is None or known.tree != offer.update.release.tree:
+        known = Decision(tree=offer.update.release.tree)
+    return known.model_copy(update={"called": called(offer.update.release), "bytes": offer.update.routes[0].size})
 
 
-def _note(offered: Update | None, decision: Decision | None, what: Next) -> Decision | None:
-    """What is written down of the offer: for `status`, and for what a person says next."""
-    if offered is None or what.act is Act.DEPLOY:
-        return decision
-    known = decision or Decision(tree=offered.release.tree)
-    fresh = {"called": called(offered.release), "bytes": offered.routes[0].size, "waits": what.why}
-    return known.model_copy(update=fresh)
+def _kept(site: Site, system: System, rules: Config) -> Decision | None:
+    """What a person said of what was fetched before, if the same keys are trusted as then."""
+    known = consent.offered(_place(site), system)
+    record = system.ready.record if system.ready is not None else None
+    trusted_then = system.ready_by == trusted.load(_place(site), rules).ring.fingerprint
+    return known if known and record and record.tree == known.tree and trusted_then else None
+
+
+def _drop(site: Site) -> System:
+    """What was fetched and is offered no longer makes room."""
+    with changing(site) as system:
+        plan = fetching.plan_drop(system, now())
+        if plan is not None:
+            for warning in perform(plan, site, now()):
+                warn(warning)
+        return site.survey()
 
 
 def _place(site: Site) -> str:
@@ -136,14 +145,14 @@ def agent(every: float) -> None:
 @everywhere
 def approve() -> None:
     """Agree to the release that is offered: it is deployed as soon as that is allowed."""
-    _answer(APPROVED, "approved: it comes as soon as that is allowed")
+    _answer(APPROVED)
 
 
 @click.command()
 @everywhere
 def decline() -> None:
     """Do not take the release that is offered; the next one is offered again."""
-    _answer(DECLINED, "it was declined")
+    _answer(DECLINED)
 
 
 @click.command()
@@ -151,17 +160,17 @@ def decline() -> None:
 @everywhere
 def postpone(hours: int) -> None:
     """Leave the release that is offered for later."""
-    _answer(POSTPONED, f"postponed by {hours} hours", time.time() + hours * HOUR)
+    _answer(POSTPONED, time.time() + hours * HOUR)
 
 
-def _answer(what: str, waits: str, until: float = 0) -> None:
+def _answer(what: str, until: float = 0) -> None:
     said = settings()
-    with working(said) as site:
-        offer = consent.offered(_place(site), glance(site))
-        if offer is None:
-            raise NothingToDo("nothing is offered to be decided", "To ask: tb-update upgrade --unattended")
-        consent.write(_place(site), offer.model_copy(update={"said": what, "until": until, "waits": waits}))
+    rules = config.load(said.config)
+    with working(said, rules) as site:
+        system = glance(site)
+        offer = consent.answer(_place(site), system, what, until)
+        waits = outlook.find(site, system, rules).waits
     if said.json:
-        print_json({"done": what, "tree": offer.tree})
+        print_json({"done": what, "tree": offer.tree, "waits": waits})
         return
-    print_lines([f"{offer.called} ({size(offer.bytes)}) is {what}."])
+    print_lines([f"{offer.called} ({size(offer.bytes)}) is {what}: {waits}."])

@@ -375,12 +375,12 @@ def test_a_rollback_with_a_chooser_needs_no_new_name_before_the_switch() -> None
 
 
 def test_a_clean_reboot_gives_the_try_back() -> None:
-    plan = planning.plan_give_back(on_trial(left=1, held=0), NOW)
+    plan = booting.plan_give_back(on_trial(left=1, held=0), NOW)
     assert plan.steps == (Choose(Choice(identity(1), identity(2), 2, identity(1))),)
     assert plan.afterwards[0] == MakeTries(identity(2), 1)
     for nothing in (on_trial(left=3, held=3), on_trial(booted=1), a_system(), a_system(booted=2)):
         with pytest.raises(NothingToDo):
-            planning.plan_give_back(nothing, NOW)
+            booting.plan_give_back(nothing, NOW)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from tbdiff.index import Release
 from tbupdate import agent, consent, sources, surroundings
-from tbupdate.choosing import Update
 from tbupdate.config import Config, Window
 from tbupdate.consent import Decision
 from tbupdate.unattended import Act, State, next_action
@@ -23,9 +21,12 @@ from tbupdate.unattended import Act, State, next_action
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 # A Wednesday.
 NOON = datetime(2026, 7, 1, 12, 0, tzinfo=BERLIN)
-NEW = Update(Release(tree="0" * 64, release="2.0"), ())
+NEW = "0" * 64
 NIGHT = Window(start="02:00", minutes=120)
 DAY = Window(start="11:00", minutes=120)
+FETCH_DAY = Window(start="11:00", minutes=120, allows=("fetch",))
+FETCH_NIGHT = Window(start="02:00", minutes=120, allows=("fetch",))
+OTHER = "1" * 64
 
 
 def said(word: Any, until: float = 0) -> Decision:
@@ -36,12 +37,12 @@ def said(word: Any, until: float = 0) -> Decision:
     ("state", "answer", "act", "why"),
     [
         ({}, None, Act.NOTHING, ""),
-        ({}, NEW, Act.DEPLOY, ""),
+        ({}, NEW, Act.DEPLOY, "by the next run"),
         ({"trial": "x"}, NEW, Act.WAIT, "x runs on trial"),
         ({"trial": "x"}, None, Act.WAIT, "x runs on trial"),
         ({"staged": "x"}, None, Act.NOTHING, ""),
-        ({"staged": "x", "reboot": True}, None, Act.REBOOT, ""),
-        ({"staged": "x", "reboot": True}, NEW, Act.DEPLOY, ""),
+        ({"staged": "x", "reboot": True}, None, Act.REBOOT, "the next run reboots"),
+        ({"staged": "x", "reboot": True}, NEW, Act.DEPLOY, "by the next run"),
         ({"staged": "x", "reboot": True, "inhibitors": ["cook"]}, None, Act.WAIT, "held back: cook"),
         (
             {"staged": "x", "reboot": True, "windows": [NIGHT]},
@@ -49,30 +50,45 @@ def said(word: Any, until: float = 0) -> Decision:
             Act.WAIT,
             "reboot waits for .*07-02 at 02:00",
         ),
-        ({"staged": "x", "reboot": True, "windows": [DAY]}, None, Act.REBOOT, ""),
-        ({"ask": True}, NEW, Act.WAIT, "tb-update approve"),
-        ({"ask": True, "decision": said("approved")}, NEW, Act.DEPLOY, ""),
-        ({"ask": True, "decision": said("approved"), "windows": [NIGHT]}, NEW, Act.WAIT, "deploy waits for"),
+        ({"staged": "x", "reboot": True, "windows": [DAY]}, None, Act.REBOOT, "the next run reboots"),
+        ({"policy": "ask"}, NEW, Act.WAIT, "tb-update approve"),
+        ({"policy": "ask", "decision": said("approved")}, NEW, Act.DEPLOY, "by the next run"),
+        ({"policy": "ask", "decision": said("approved"), "windows": [NIGHT]}, NEW, Act.WAIT, "deploy waits for"),
         ({"decision": said("declined")}, NEW, Act.NOTHING, "declined"),
         ({"decision": said("postponed", NOON.timestamp() + 3600)}, NEW, Act.WAIT, "until 2026-07-01 13:00"),
-        ({"decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.DEPLOY, ""),
+        ({"decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.DEPLOY, "by the next run"),
         # Such a time comes from a clock that stood in the future.
-        ({"decision": said("postponed", datetime(2100, 1, 1).timestamp())}, NEW, Act.DEPLOY, ""),
-        ({"ask": True, "decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.WAIT, "approval"),
-        ({"mains_only": True}, NEW, Act.DEPLOY, ""),
+        ({"decision": said("postponed", datetime(2100, 1, 1).timestamp())}, NEW, Act.DEPLOY, "by the next run"),
+        ({"policy": "ask", "decision": said("postponed", NOON.timestamp() - 1)}, NEW, Act.WAIT, "approval"),
+        ({"mains_only": True}, NEW, Act.DEPLOY, "by the next run"),
         ({"mains_only": True, "on_mains": False}, NEW, Act.WAIT, "mains power"),
-        ({"on_mains": False}, NEW, Act.DEPLOY, ""),
+        ({"on_mains": False}, NEW, Act.DEPLOY, "by the next run"),
         ({"windows": [NIGHT]}, NEW, Act.WAIT, "deploy waits for the maintenance window on .*07-02 at 02:00"),
-        ({"windows": [NIGHT, DAY]}, NEW, Act.DEPLOY, ""),
+        ({"windows": [NIGHT, DAY]}, NEW, Act.DEPLOY, "by the next run"),
         ({"windows": [Window(start="11:00", minutes=90, allows=("reboot",))]}, NEW, Act.WAIT, "no maintenance window"),
-        ({"inhibitors": ["cook"]}, NEW, Act.DEPLOY, ""),
+        ({"policy": "download"}, NEW, Act.FETCH, "fetched by the next run"),
+        ({"policy": "download", "ready": NEW}, NEW, Act.WAIT, "is fetched and waits for approval: tb-update approve"),
+        ({"policy": "download", "ready": OTHER}, NEW, Act.FETCH, "by the next run"),
+        ({"policy": "download", "ready": NEW, "decision": said("approved")}, NEW, Act.DEPLOY, "by the next run"),
+        ({"policy": "download", "decision": said("declined")}, NEW, Act.NOTHING, "declined"),
+        ({"policy": "download", "windows": [NIGHT]}, NEW, Act.WAIT, "the deploy waits for"),
+        ({"policy": "download", "windows": [FETCH_DAY, NIGHT]}, NEW, Act.FETCH, "by the next run"),
+        ({"windows": [FETCH_DAY, NIGHT]}, NEW, Act.FETCH, "by the next run"),
+        ({"windows": [FETCH_DAY, NIGHT], "ready": NEW}, NEW, Act.WAIT, "the deploy waits for"),
+        ({"windows": [FETCH_NIGHT, DAY]}, NEW, Act.WAIT, "the fetch waits for the maintenance window on .*02:00"),
+        ({"windows": [FETCH_NIGHT, DAY], "ready": NEW}, NEW, Act.DEPLOY, "by the next run"),
+        ({"windows": [FETCH_DAY]}, NEW, Act.FETCH, "by the next run"),
+        ({"mains_only": True, "on_mains": False, "ready": NEW}, NEW, Act.WAIT, "mains power"),
+        ({"inhibitors": ["cook"]}, NEW, Act.DEPLOY, "by the next run"),
     ],
 )
-def test_the_table_of_states(state: dict[str, Any], answer: Update | None, act: Act, why: str) -> None:
+def test_the_table_of_states(state: dict[str, Any], answer: str | None, act: Act, why: str) -> None:
     found = next_action(State(**({"now": NOON} | state)), answer)
     assert found.act is act
     assert re.search(why, found.why)
     assert bool(why) == bool(found.why)
+    # Whoever waits can say for what in one word.
+    assert (found.reason is None) == (found.act not in (Act.WAIT, Act.NOTHING) or not found.why)
 
 
 @pytest.mark.parametrize(
