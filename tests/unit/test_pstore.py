@@ -45,6 +45,25 @@ def test_the_last_one_counts_and_none_that_is_too_old(kept: Path) -> None:
     assert lines(T + 91) == []
 
 
+@pytest.mark.parametrize("seconds", [1, 3, 14])
+def test_a_kernel_may_take_seconds_to_keep_them(kept: Path, seconds: int) -> None:
+    """Each part has the time at which it was written."""
+    panic(kept / "var", tuple(f"an earlier try {n}" for n in range(4)), T - 100)
+    place = kept / "sys"
+    place.mkdir(exist_ok=True)
+    for part, word in enumerate(reversed(WORDS), 1):
+        text = f"Panic#1 Part{part}\n<{part}>[    {part}.0] {word}\n"
+        (place / f"dmesg-efi_pstore-{((T + part * seconds) * 100 + part) * 1000 + 1}").write_text(text)
+    assert lines(T - 1000) == list(WORDS)
+    assert lines(T) == list(WORDS)
+
+
+def test_parts_whose_end_is_lost_are_nothing(kept: Path) -> None:
+    panic(kept / "sys")
+    next((kept / "sys").glob("*01001")).unlink()
+    assert lines() == []
+
+
 def test_reserved_memory_keeps_one_part(kept: Path) -> None:
     path = kept / "sys/dmesg-ramoops-0"
     path.write_text("Panic#1 Part1\n<6>[ 1.0] line 1\n<0>[ 2.0] Kernel panic - not syncing: no root")
