@@ -10,11 +10,11 @@ depends() {
 }
 
 installkernel() {
-    instmods ext4 vfat nls_cp437 nls_ascii nls_iso8859_1
+    instmods ext4 vfat nls_cp437 nls_ascii nls_iso8859_1 nls_utf8
 }
 
 install() {
-    inst_multiple btrfs blkid cmp dd sed readlink mkdir mount umount rm sync cat uname sleep reboot
+    inst_multiple btrfs blkid cmp dd sed readlink mkdir mount umount mv rm sync cat uname sleep reboot
     inst_multiple -o findfs
     inst_simple /usr/share/tb-update/boot /usr/lib/tb-update/boot
     # shellcheck disable=SC2154 # dracut sets moddir

@@ -1,4 +1,4 @@
-"""What a kernel says when it panics is kept by real UEFI firmware, and in the history after the next boot."""
+"""With UEFI: a kernel's last words are in the history after the next boot; and the hook goes back by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 UNMASK = "rm /etc/systemd/system/systemd-pstore.service /etc/systemd/system/modprobe@efi_pstore.service"
 
 
-def test_the_last_words_of_a_kernel_are_kept(efi_machine: Machine, efi_disk: Golden) -> None:
+def test_the_last_words_of_a_kernel_are_kept_and_the_hook_finds_the_partition_of_the_firmware(
+    efi_machine: Machine, efi_disk: Golden
+) -> None:
     machine = efi_machine
     machine.start()
     assert machine.settle() == "v1"
@@ -36,3 +38,13 @@ def test_the_last_words_of_a_kernel_are_kept(efi_machine: Machine, efi_disk: Gol
     failed = status(machine)["failed"]
     assert any("Kernel panic - not syncing: sysrq triggered crash" in line for line in failed["log"])
     assert any("sysrq_handle_crash" in line for line in failed["log"])
+
+    # Its kernel boots, but nothing can come of it: the hook says so to systemd-boot, by a name on its FAT.
+    left = json.loads(machine.run("tb-update deploy --again --json /data/good.tbdiff"))["staged"]
+    machine.run(f"{ROOT}; rm usr/lib/systemd/systemd; cd /; umount /mnt")
+    machine.switch_off()
+    machine.start()
+    machine.expect("it has no init: going back")
+    machine.wait_end()
+    machine.start()
+    came_back(machine, efi_disk, left, "it has no init")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tbupdate.boot import finder, place
-from tbupdate.boot.chooser import Choice, Chooser
+from tbupdate.boot.chooser import Choice, Chooser, Entry
 from tbupdate.bootvocabulary import DropTries, MakeTries
 from tbupdate.site import Site
 from tests import bootpart, device, loops
@@ -22,7 +23,7 @@ from tests.conftest import MakeBtrfs
 from tests.device import TinyImage
 
 HOOK = Path(__file__).parents[2] / "boot-hooks/boot"
-PROGRAMS = (*("cat", "cmp", "dd", "findfs", "mkdir", "mount", "readlink", "rm", "sed", "sync", "umount", "uname"),)
+PROGRAMS = ("cat", "cmp", "dd", "findfs", "mkdir", "mount", "mv", "readlink", "rm", "sed", "sync", "umount", "uname")
 KERNEL = os.uname().release
 
 
@@ -78,35 +79,63 @@ class Booting:
 
 @pytest.fixture(params=["dash", "busybox"])
 def booting(request: pytest.FixtureRequest, make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Booting]:
-    btrfs = make_btrfs(320 << 20)
+    with _booting("grub", request.param, make_btrfs(320 << 20), tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(params=["dash", "busybox"])
+def by_name(request: pytest.FixtureRequest, make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Booting]:
+    """The same with systemd-boot, which has started the trial once."""
+    with _booting("systemd-boot", request.param, make_btrfs(320 << 20), tmp_path) as made:
+        count(made, 1)
+        yield made
+
+
+def count(booting: Booting, left: int) -> None:
+    """Count as systemd-boot does, before it starts a kernel."""
+    (entry,) = (booting.boot / "loader/entries").glob(f"tb-update-*-{booting.new}+*.conf")
+    entry.rename(entry.with_name(f"{entry.name.partition('+')[0]}+{left}-{2 - left}.conf"))
+
+
+@contextlib.contextmanager
+def _booting(loader: str, kind: str, btrfs: Path, tmp_path: Path) -> Iterator[Booting]:
     folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-hook"
     programs = folder / "bin"
     programs.mkdir(parents=True)
     for name in PROGRAMS:
-        there = shutil.which("busybox" if request.param == "busybox" else name)
+        there = shutil.which("busybox" if kind == "busybox" else name)
         if there:
             (programs / name).symlink_to(there)
     (programs / "btrfs").symlink_to(shutil.which("btrfs") or "")
     for name, script in {"reboot": f"echo x >{programs}/restarted; exit 0", "sh": "echo rescue; exit 9"}.items():
         (programs / name).write_text(f"#!/bin/dash\n{script}\n")
         (programs / name).chmod(0o755)
-    (programs / "sleep").write_text("#!/bin/dash\nkill -9 $PPID\n")
+    # It sleeps at the end only when it waits for a restart.
+    (programs / "sleep").write_text(f"#!/bin/dash\ntest ! -e {programs}/restarted || kill -9 $PPID\n")
     (programs / "sleep").chmod(0o755)
-    shell = [shutil.which("dash") or ""] if request.param == "dash" else [shutil.which("busybox") or "", "sh"]
+    shell = [shutil.which("dash") or ""] if kind == "dash" else [shutil.which("busybox") or "", "sh"]
     system(btrfs)
     old = device.initialised(btrfs).marks.good
     assert old is not None
-    with bootpart.partition(folder, "grub", 16 << 20) as (boot, _):
-        chooser = finder.find_chooser("grub", str(boot), running=False)
+    with bootpart.partition(folder, loader, 16 << 20) as (boot, _):
+        chooser = finder.find_chooser(loader, str(boot), running=False)
         assert chooser is not None
+        if loader == "systemd-boot":
+            chooser.add(entry(old))
         chooser.set_up(Choice(old))
         new = device.deploy(btrfs, TinyImage("second", "2.0", failure=system))
         site = Site(str(btrfs), chooser=chooser)
         from tbupdate import perform
 
         perform.do(MakeTries(new, 2), site)
+        if loader == "systemd-boot":
+            chooser.add(entry(new))
         chooser.choose(Choice(old, new, 2, old))
         yield Booting(btrfs, boot, chooser, old, new, shell, programs)
+
+
+def entry(deployment: str) -> Entry:
+    return Entry(deployment, deployment, "k-0", True, "", "quiet")
 
 
 def system(tree: Path) -> None:
@@ -215,9 +244,72 @@ def test_with_nothing_to_go_back_to_it_stops_for_a_person(booting: Booting) -> N
     assert not booting.restarted
 
 
-def test_without_a_boot_partition_it_stops_for_a_person(booting: Booting) -> None:
+def test_without_a_boot_partition_it_starts_anew_while_there_are_tries_and_then_stops_for_a_person(
+    booting: Booting,
+) -> None:
+    """A boot loader that counts goes back meanwhile."""
     subprocess.run(["rm", "-r", f"usr/lib/modules/{KERNEL}"], check=True, cwd=root_of(booting))
+    for left in (1, 0):
+        said = booting.run(booting.new, "tb.boot=UUID=none", code=-9)
+        assert "the boot partition UUID=none cannot be mounted" in said
+        assert (booting.restarted, booting.tries()) == (True, left)
     assert "cannot be mounted" in booting.run(booting.new, "tb.boot=UUID=none", code=9)
+    assert not booting.restarted
+
+
+def test_what_is_not_on_trial_is_not_started_anew_without_a_boot_partition(booting: Booting) -> None:
+    subprocess.run(["rm", "-r", booting.top / f"snapshots/{booting.old}.root/usr/lib/modules"], check=True)
+    assert "cannot be mounted" in booting.run(booting.old, "tb.boot=UUID=none", code=9)
+    assert not booting.restarted
+
+
+def test_a_boot_partition_that_cannot_be_written_costs_a_try(by_name: Booting) -> None:
+    (root_of(by_name) / "usr/lib/systemd/systemd").unlink()
+    subprocess.run(["chattr", "+i", by_name.boot / "loader/entries"], check=True)
+    for left in (1, 0):
+        assert "cannot be told" in by_name.run(by_name.new, code=-9)
+        assert (by_name.restarted, by_name.tries()) == (True, left)
+    assert "cannot be told" in by_name.run(by_name.new, code=9)
+    subprocess.run(["chattr", "-i", by_name.boot / "loader/entries"], check=True)
+    assert by_name.choice() == Choice(by_name.old, by_name.new, 1, by_name.old)
+
+
+def test_where_names_say_what_boots_it_goes_back_at_once(by_name: Booting) -> None:
+    (root_of(by_name) / "usr/lib/systemd/systemd").unlink()
+    assert "no init: going back" in by_name.run(by_name.new, code=-9)
+    assert by_name.restarted
+    assert by_name.tries() == 2
+    assert by_name.choice() == Choice(by_name.old, by_name.new, 0, by_name.old)
+    assert by_name.chooser.note() == f"{by_name.new}: it has no init"
+    by_name.run(by_name.old)
+    assert (by_name.default, by_name.restarted) == ("first", False)
+    device.repair(by_name.top)
+
+
+def test_where_names_say_what_boots_a_full_disk_that_gave_no_try_back_does_not_end_in_a_shell(by_name: Booting) -> None:
+    """A clean reboot gives the loader's try back, but the hook's only where there is room."""
+    fill_metadata(by_name.top)
+    for _ in range(2):
+        by_name.run(by_name.new)
+        count(by_name, 1)
+    assert "tries are used up" in by_name.run(by_name.new, code=-9)
+    assert by_name.restarted
+    assert by_name.choice() == Choice(by_name.old, by_name.new, 0, by_name.old)
+
+
+def test_where_names_say_what_boots_also_what_was_kept_is_left_when_it_cannot_start(by_name: Booting) -> None:
+    by_name.chooser.choose(Choice(by_name.new, back=by_name.old))
+    (root_of(by_name) / "usr/lib/systemd/systemd").unlink()
+    by_name.run(by_name.new, code=-9)
+    assert by_name.choice() == Choice(by_name.old, by_name.new, 0, by_name.old)
+    # The one that is left has nowhere to go.
+    subprocess.run(["rm", "-r", by_name.top / f"snapshots/{by_name.old}.root/usr/lib/modules"], check=True)
+    assert "nothing to go back to" in by_name.run(by_name.old, code=9)
+
+
+def test_what_no_entry_of_ours_has_started_is_not_started_for_ever(by_name: Booting) -> None:
+    assert "gone: going back" in by_name.run("9.9-abcdef", code=9)
+    assert not by_name.restarted
 
 
 def test_a_kernel_that_is_not_ours_is_left_alone(booting: Booting) -> None:
@@ -257,6 +349,5 @@ def test_where_the_loader_counts_the_hook_only_starts_anew_and_not_for_ever(boot
     for left in (1, 0):
         booting.run(booting.new, code=-9)
         assert (booting.restarted, booting.tries()) == (True, left)
-    assert booting.chooser.note() == f"{booting.new}: it has no init"
-    assert "nothing to go back to" in booting.run(booting.new, code=9)
+    assert "cannot be told" in booting.run(booting.new, code=9)
     assert not booting.restarted
