@@ -1,7 +1,8 @@
 """systemd-boot: it takes the first of the entries that it sees, and counts the tries in their file names itself.
 
 Entries (BLS, type 1) are `loader/entries/tb-update-NUMBER-ID+LEFT-DONE.conf`. The one with the highest number comes
-first, while it has tries left; an entry whose name ends in `.off` is not seen. The switch is one rename.
+first, while it has tries left; an entry whose name ends in `.off` is not seen. The switch is one rename, which needs no
+room: nothing but the name says in which order entries are taken.
 """
 
 from __future__ import annotations
@@ -105,7 +106,6 @@ class SystemdBoot:
             entry.to_line(),
             f"title {entry.title}",
             "sort-key 00-tb-update",
-            f"version {number}",
             f"linux /{OURS}/{entry.kernels}/vmlinuz",
         ]
         if entry.initrd:
@@ -123,8 +123,9 @@ class SystemdBoot:
         if self.choice() != choice:
             if choice.trial is not None:
                 self._show(choice.default, None)
-            self._raise(wanted[0] or choice.default, wanted)
-            self._show(wanted[0] or choice.default, choice.tries if choice.trial is not None else None)
+                self._show_first(choice.trial, choice.tries, wanted)
+            else:
+                self._show_first(choice.default, None, wanted)
             if choice.back is not None and choice.back in self.entries():
                 self._show(choice.back, None)
         for one in self._named():
@@ -142,17 +143,17 @@ class SystemdBoot:
             raise Failed(f"{deployment} has no boot entry", "Deploy it again, or go to another one.")
         return max(there, key=lambda one: one.number)
 
-    def _raise(self, deployment: str, wanted: list[str | None]) -> None:
-        """Let an entry stand above all that is seen or will be, before it is seen itself."""
-        above = self._file(deployment).number
-        if any(one.number > above and (one.seen or one.deployment in wanted) for one in self._named()):
-            self._write(self.entries()[deployment])
+    def _show_first(self, deployment: str, left: int | None, wanted: list[str | None]) -> None:
+        """Let an entry be seen above all that are seen or will be."""
+        number = self._file(deployment).number
+        others = [one.number for one in self._named() if one.seen or one.deployment in wanted]
+        self._show(deployment, left, max([number, *(other + 1 for other in others if other > number)]))
 
-    def _show(self, deployment: str, left: int | None) -> None:
+    def _show(self, deployment: str, left: int | None, number: int | None = None) -> None:
         """Let an entry be seen, with a counter or without, by one rename."""
         there = self._file(deployment)
         count = "" if left is None else f"+{left}"
-        self._rename(there, f"tb-update-{there.number:06}-{deployment}{count}.conf")
+        self._rename(there, f"tb-update-{number or there.number:06}-{deployment}{count}.conf")
 
     def _rename(self, one: _Named, to: str) -> None:
         if one.file != to:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import chooser as boot_chooser
-from tbupdate.boot import finder, flash_kernel, place
+from tbupdate.boot import finder, flash_kernel, place, systemd_boot
 from tbupdate.boot.chooser import Choice, Chooser, Entry
 from tbupdate.boot.inplace import InPlace
 from tbupdate.boot.uboot import Environment, UBoot
@@ -244,14 +245,15 @@ SYSTEMD_BOOT = pytest.mark.parametrize("part", ["systemd-boot"], indirect=True)
 
 
 def first_seen(part: Part) -> str:
-    """What systemd-boot takes: tries left first, then our sort-key, then the highest version."""
+    """What systemd-boot takes: tries left first, then our sort-key, then what is the highest by its name."""
     found = []
     for path in (part.directory / "loader/entries").glob("*.conf"):
         text = path.read_text()
         key = re.search(r"^sort-key (.*)$", text, re.MULTILINE)
-        version = re.search(r"^version (\d+)$", text, re.MULTILINE)
+        assert not re.search(r"^(version|machine-id) ", text, re.MULTILINE), "that would come before the name"
+        number = re.match(r"tb-update-(\d+)-", path.name)
         spent = "+0" in path.name
-        order = (spent, key is None, key[1] if key else "", -int(version[1]) if version else 0)
+        order = (spent, key is None, key[1] if key else "", -int(number[1]) if number else 0)
         found.append((order, re.search(r"^options .*tb\.id=(\S+)", text, re.MULTILINE)))
     best = min(found, key=lambda one: one[0])[1]
     return best[1] if best else "somebody else's"
@@ -277,6 +279,69 @@ def test_systemd_boot_takes_what_was_chosen(part: Part) -> None:
         assert first_seen(part) == takes
         assert chooser.choice() == choice
         assert set(chooser.entries()) == {ONE, TWO, THREE}
+
+
+@SYSTEMD_BOOT
+def test_systemd_boot_can_be_told_everything_on_a_full_partition(part: Part) -> None:
+    chooser = ready(part)
+    filler = part.directory / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 1024)
+    with pytest.raises(OSError, match="No space left"):
+        chooser.add(entry(THREE))
+    for choice in (
+        Choice(ONE, TWO, 3, ONE),
+        Choice(TWO, back=ONE),
+        Choice(ONE, back=TWO),
+        Choice(TWO, ONE, 1, TWO),
+        Choice(TWO, back=ONE),
+        Choice(ONE),
+    ):
+        chooser.choose(choice)
+        assert chooser.choice() == choice
+        assert first_seen(part) == (choice.trial or choice.default)
+
+
+@SYSTEMD_BOOT
+def test_every_cut_of_a_systemd_boot_choice_boots_what_was_meant(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut before each rename or removal; and as FAT may leave it, when the entry was taken away and is nowhere yet."""
+    choices = (Choice(ONE, TWO, 3, ONE), Choice(TWO, back=ONE), Choice(ONE, back=TWO), Choice(TWO, ONE, 1, TWO))
+    ready(part)
+    folder = part.directory / "loader/entries"
+    done = 0
+    for before, after in itertools.pairwise(choices):
+        for lost in (False, True):
+            cut = 0
+            while True:
+                for deployment in (ONE, TWO):
+                    part.chooser.add(entry(deployment))
+                part.chooser.choose(before)
+                left = cut
+
+                def rename(old: str, new: str, lost: bool = lost) -> None:
+                    nonlocal left
+                    if left == 0:
+                        if lost:
+                            os.unlink(old)
+                        raise InterruptedError
+                    left -= 1
+                    os.replace(old, new)
+
+                with monkeypatch.context() as patch:
+                    patch.setattr(systemd_boot.os, "rename", rename)
+                    try:
+                        part.chooser.choose(after)
+                        whole = True
+                    except InterruptedError:
+                        whole = False
+                assert first_seen(part) in {before.trial, before.default, after.trial, after.default}
+                assert any("+" not in path.name for path in folder.glob("tb-update-*.conf"))
+                done += 1
+                cut += 1
+                if whole:
+                    break
+    assert done >= 12
 
 
 @SYSTEMD_BOOT
