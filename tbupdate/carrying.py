@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from tbdiff.errors import NothingToDo
+from tbdiff.errors import NothingToDo, Rejected
+from tbupdate import marks, moving
+from tbupdate.datavocabulary import Isolate, Move, RenewOutside, TellLate
 from tbupdate.layout import CARRIED, carried, coming, kept_root
-from tbupdate.steps import CarryLocal, DeleteSubvolume, MakeSnapshot, Plan, Rename, Step, SyncFileSystem
+from tbupdate.steps import (
+    CarryLocal,
+    ClearMark,
+    DeleteSubvolume,
+    Exchange,
+    MakeSnapshot,
+    Plan,
+    Rename,
+    Step,
+    SyncFileSystem,
+    TakeSnapshot,
+    TidySnapshot,
+)
 from tbupdate.system import Deployment, Subvolume, System
 
 
-def carry(system: System, new: str) -> tuple[Step, ...]:
-    """The local changes of what runs (else of what boots next) come to the root of `new`.
+def carry(system: System, new: str, base: Deployment | None) -> tuple[Step, ...]:
+    """The local changes of what runs (else of what boots next) come to the root of `new`, which starts from `base`.
 
     How that root was then is kept until the new one has booted: what is changed until then is brought as well.
     """
@@ -18,8 +32,20 @@ def carry(system: System, new: str) -> tuple[Step, ...]:
         source, root = system.default, system.default_root
     if source is None or root is None:
         return ()
-    bring = CarryLocal(_origin(system, source).id, carried(new), kept_root(new), new)
+    origin = _origin(system, source)
+    apart = _installed(origin) and (base is None or _origin(system, base) != origin)
+    bring = CarryLocal(origin.id, carried(new), kept_root(new), new, own=apart)
     return (*wait(root, new), bring)
+
+
+def refuse_before_boot(system: System) -> None:
+    """What is written to the installed root that still runs follows to what `init` made, and to nothing else."""
+    if system.marks.installed is not None and system.booted_id is not None and system.booted is None:
+        raise Rejected(
+            "the installed root still runs, and what was written to it since `init` follows at the reboot; "
+            "nothing was changed",
+            "Reboot first, then try again.",
+        )
 
 
 def wait(root: Subvolume, new: str) -> tuple[Step, ...]:
@@ -33,16 +59,23 @@ def _origin(system: System, kept: Deployment) -> Deployment:
     return kept if base is None else _origin(system, base)
 
 
+def _installed(kept: Deployment) -> bool:
+    """Whether `init` found it: of what it holds nobody knows what its image had."""
+    return kept.record is not None and not kept.record.image_digest and not kept.record.made_by
+
+
 def finish(system: System, *, anyhow: bool = False) -> tuple[Step, ...]:
     """What was changed between the deploy and the boot of what was deployed is brought; then no more is awaited.
 
     `anyhow`: on an image of another system nothing boots.
     """
     default = system.default
-    if default is None or not (anyhow or system.booted == default):
+    if default is None or not (anyhow or system.booted == default) or carried(default.id) not in system.subvolumes:
         return ()
     late = _late(system, default)
-    return (*late, *forget(system, default.id, made=bool(late))) if carried(default.id) in system.subvolumes else ()
+    lost = _tell(system, default, tuple(moving.outside(system))) if late else ()
+    awaited = (ClearMark(marks.INSTALLED),) if system.marks.installed is not None else ()
+    return (*late, *lost, *forget(system, default.id, made=bool(late)), *awaited)
 
 
 def plan_carry(system: System) -> Plan:
@@ -52,16 +85,46 @@ def plan_carry(system: System) -> Plan:
     if default is None or not late:
         raise NothingToDo("no deployment waits for local changes")
     then, now = carried(default.id), coming(carried(default.id))
-    return Plan(default.id, (*late, SyncFileSystem(), DeleteSubvolume(then), Rename(now, then), SyncFileSystem()))
+    data = _renew(system, default) if system.marks.installed is not None else ()
+    return Plan(
+        default.id, (*late, *data, SyncFileSystem(), Exchange(then, now), DeleteSubvolume(now), SyncFileSystem())
+    )
+
+
+def _renew(system: System, default: Deployment) -> tuple[Step, ...]:
+    """What was moved out of the installed root, which still runs, is moved out again: nobody has used it so far."""
+    source, now = system.marks.installed or "", coming(carried(default.id))
+    moves = moving.outside(system)
+    steps: list[Step] = []
+    for number, move in enumerate(move for move, unused in moves.items() if unused):
+        name = moving.aside(number, default.id)
+        inside = tuple(one for one in moving.nested(system, source) if one.startswith(f"{move.place}/"))
+        steps.append(MakeSnapshot(now, name))
+        steps += [TidySnapshot(name, source, (), inside)] if inside else []
+        steps += [Isolate(name, move.place), RenewOutside(name, move), DeleteSubvolume(name)]
+    return (*steps, *_tell(system, default, tuple(move for move, unused in moves.items() if not unused)))
+
+
+def _tell(system: System, default: Deployment, moves: tuple[Move, ...]) -> tuple[Step, ...]:
+    if system.marks.installed is None or not moves:
+        return ()
+    then = carried(default.id)
+    return (TellLate(then, coming(then), system.marks.installed, moves),)
 
 
 def _late(system: System, default: Deployment) -> tuple[Step, ...]:
     then = system.subvolumes.get(carried(default.id))
-    source = _parent(system, then)
-    base, root = system.made_from(source), system.default_root
-    if then is None or source is None or base is None or root is None:
+    source, root = _parent(system, then), system.default_root
+    if then is None or root is None:
         return ()
     now = coming(then.name)
+    if system.marks.installed is not None:
+        # `init` was run in it, so it is the root of no deployment; but that which `init` made is what it was then.
+        take = TakeSnapshot(system.marks.installed, now, read_only=True)
+        return (take, CarryLocal(default.id, now, root.name, default.id, since=then.name))
+    base = system.made_from(source)
+    if source is None or base is None:
+        return ()
     bring = CarryLocal(base.id, now, root.name, default.id, since=then.name)
     return (MakeSnapshot(source.name, now, read_only=True), bring)
 

@@ -13,7 +13,7 @@ import pydantic
 
 from tbdiff.errors import Failed
 from tbdiff.manifest import Word
-from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, check_pattern
+from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, OWN, check_pattern
 from tbupdate.localchanges.policy import Policy as LocalPolicy
 from tbupdate.planning import RESERVE
 
@@ -87,12 +87,13 @@ class Local(_Table):
     carry: tuple[Pattern, ...] = CARRY
     drop: tuple[Pattern, ...] = DROP
     both_ways: tuple[Pattern, ...] = BOTH_WAYS
+    own: tuple[Pattern, ...] = OWN
     conflict: Literal["keep", "reject"] = "keep"
 
     @property
     def policy(self) -> LocalPolicy:
         """The same, for who merges."""
-        return LocalPolicy(self.carry, self.drop, self.both_ways, self.conflict == "reject")
+        return LocalPolicy(self.carry, self.drop, self.both_ways, self.own, self.conflict == "reject")
 
 
 def _address(url: str) -> str:

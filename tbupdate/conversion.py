@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
-from tbupdate import booting, layout, marks
+from tbupdate import booting, layout, marks, moving
 from tbupdate.bootvocabulary import SetUpBoot, TakeDownBoot
+from tbupdate.datavocabulary import DeleteOutside, Move
 from tbupdate.history import Event
-from tbupdate.layout import CURRENT, ROOT, SNAPSHOTS, STATE, kept_root, partial
+from tbupdate.layout import CURRENT, ROOT, SNAPSHOTS, STATE, carried, kept_root, partial
 from tbupdate.record import Record
 from tbupdate.steps import (
     AppendHistory,
@@ -54,35 +55,27 @@ def find_source(system: System, named: str | None, top_has_root: bool) -> Source
     if named is not None:
         path = named.strip("/")
         if path in ("", "5", "."):
-            return Source("", _nested(places, ""))
+            return Source("", moving.nested(system, ""))
         if path not in places:
             raise Rejected(
                 f"{named!r} is no subvolume of this file system; nothing was changed",
                 f"Name one of: {', '.join(sorted(places)) or 'none, there are no subvolumes but the top level (5)'}",
             )
-        return Source(path, _nested(places, path))
+        return Source(path, moving.nested(system, path))
     number = system.booted_id or system.default_id
     path = next((path for path, one in places.items() if one == number), "")
     if not path and "@" in places and not top_has_root:
         path = "@"
-    return Source(path, _nested(places, path))
+    return Source(path, moving.nested(system, path))
 
 
-def _nested(places: dict[str, int], path: str) -> tuple[str, ...]:
-    """The subvolumes right within `path`; what is within those is not seen from it."""
-    prefix = f"{path}/" if path else ""
-    inside = sorted(one.removeprefix(prefix) for one in places if one.startswith(prefix) and one != path)
-    outer: list[str] = []
-    for one in inside:
-        if not any(one.startswith(f"{seen}/") for seen in outer):
-            outer.append(one)
-    if not path:
-        return tuple(one for one in outer if one.split("/")[0] not in (SNAPSHOTS, STATE))
-    return tuple(outer)
+def plan_init(
+    system: System, source: Source, record: Record, now: str, moves: tuple[Move, ...] = (), said: tuple[str, ...] = ()
+) -> Plan:
+    """Keep the installed root as the first deployment, and boot a writable copy of it; the original stays as it is.
 
-
-def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
-    """Keep the installed root as the first deployment, and boot a writable copy of it; the original stays as it is."""
+    `moves` is data that gets subvolumes of its own; `said` are further notes.
+    """
     if system.initialised:
         return plan_boot(system)
     replaces = source.path == f"{SNAPSHOTS}/{ROOT}"
@@ -101,6 +94,7 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         TakeSnapshot(source.path, unfinished),
         TidySnapshot(unfinished, source.path, own, source.nested),
         FreeFstab(unfinished),
+        *moving.take_out(moves, unfinished, new),
         ReadTree(unfinished),
         WriteRecord(record),
         SyncFileSystem(),
@@ -108,7 +102,10 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         Rename(unfinished, new),
         MakeSnapshot(new, root),
         MakeSnapshot(new, CURRENT, read_only=True),
+        *_await_reboot(system, source, new),
         SyncFileSystem(),
+        *moving.put_outside(moves, new),
+        *((SyncFileSystem(),) if moves else ()),
         *booting.set_up(system, record),
         SetDefault(root, follows=system.boot is not None),
         SyncFileSystem(),
@@ -122,7 +119,28 @@ def plan_init(system: System, source: Source, record: Record, now: str) -> Plan:
         f"{place} is a subvolume of its own and no part of the root: mount it from /etc/fstab."
         for place in source.nested
     ]
-    return Plan(new, tuple(steps), (*names, SyncFileSystem(), history), tuple(notes))
+    notes += [
+        f"What is in /{move.place} comes to the subvolume {move.subvolume}, and stays where it is as well until you "
+        "remove the installed root."
+        for move in moves
+    ]
+    if system.booted_id is not None:
+        notes.append(
+            "Reboot soon: what is written until then is brought at the shutdown (tb-update-carry.service), from /etc"
+            + "".join(f" and /{move.place}" for move in moves)
+            + " only."
+        )
+    return Plan(new, tuple(steps), (*names, SyncFileSystem(), history), (*notes, *said))
+
+
+def _await_reboot(system: System, source: Source, new: str) -> tuple[Step, ...]:
+    """Where the installed root runs, it is written to until the reboot: how it is now is kept to know that from."""
+    runs = next((place.path for place in system.elsewhere if place.id == system.booted_id), None)
+    if system.booted_id == layout.TOP_LEVEL_ID:
+        runs = ""
+    if runs != source.path:
+        return ()
+    return (TakeSnapshot(source.path, carried(new), read_only=True), SetMark(marks.INSTALLED, source.path))
 
 
 def plan_boot(system: System) -> Plan:
@@ -154,6 +172,12 @@ def plan_undo(system: System, source: str | None) -> Plan:
         raise Rejected(
             "the root that `init` was run on is not there any more; nothing was changed", "There is nothing to go to."
         )
+    data = moving.outside(system)
+    notes = [
+        f"{move.subvolume} was written to since `init`: it stays, and is yours to look through and to remove."
+        for move, unchanged in data.items()
+        if not unchanged
+    ]
     steps: list[Step] = [TakeDownBoot()] if system.choice is not None else []
     steps += [SetDefaultPath(there), SyncFileSystem()]
     names = sorted(system.subvolumes, key=layout.is_id)
@@ -162,5 +186,6 @@ def plan_undo(system: System, source: str | None) -> Plan:
     if runs is not None:
         note = f"{SNAPSHOTS}/{runs.name} runs: reboot, then run this again to remove the rest."
         return Plan(None, tuple(steps), (*afterwards, SyncFileSystem()), (note,))
+    afterwards += [DeleteOutside(move.subvolume) for move, unchanged in data.items() if unchanged]
     afterwards += [DeleteRecord(one.id) for one in kept]
-    return Plan(None, tuple(steps), (*afterwards, RemoveDirectories(), SyncFileSystem()))
+    return Plan(None, tuple(steps), (*afterwards, RemoveDirectories(), SyncFileSystem()), tuple(notes))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tbdiff.entry import printable
 from tbdiff.errors import Stop
 from tbdiff.index import MOMENT
-from tbupdate import booting, fstab, layout, record, space, subvolumes, trust, trusted
+from tbupdate import booting, layout, places, record, space, subvolumes, trust, trusted
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.place import read_file
@@ -24,18 +24,6 @@ from tbupdate.system import System
 LEAST_DATA = 256 << 20
 LEAST_METADATA = 64 << 20
 _FILE_MAX = 1 << 20
-LOOK_MAX = 20_000
-# Where systems keep what is not theirs, and who puts it there.
-WRITTEN = {
-    "home": "people write to",
-    "root": "people write to",
-    "srv": "services write to",
-    "var/log": "programs write their logs to",
-    "var/lib/docker": "containers write to",
-    "var/lib/containers": "containers write to",
-    "var/lib/postgresql": "a database writes to",
-    "var/lib/mysql": "a database writes to",
-}
 _SUBVOLUME_OPTION = re.compile(r"(?:^|[,\s=])(subvol(?:id)?=[^,\s]*)")
 
 
@@ -187,45 +175,14 @@ def _writers(system: System, top: str) -> Iterator[Finding]:
     if system.root is None:
         return
     root, deployed = (os.path.join(top, layout.SNAPSHOTS, name) for name in (layout.ROOT, system.root.id))
-    outside = {line.point for line in fstab.outside(fstab.read(root))}
-    for place, what in WRITTEN.items():
-        above = f"/{place}".split("/")
-        if outside & {"/".join(above[:n]) for n in range(2, len(above) + 1)}:
-            continue
-        if _written(os.path.join(root, place), os.path.join(deployed, place)):
+    for place in places.in_root(root):
+        if places.written(os.path.join(root, place), os.path.join(deployed, place)):
             yield Finding(
                 "writers",
-                f"{what} /{place}, which is part of the root: what is there stays behind at an update",
+                f"{places.USUAL[place]} /{place}, which is part of the root: what is there stays behind at an update",
                 f"Give /{place} a subvolume of its own beside snapshots/, and mount it from /etc/fstab.",
                 notice=True,
             )
-
-
-def _written(directory: str, deployed: str) -> bool:
-    """Whether a file in a directory is not the one that was deployed; as far as a look into it may take.
-
-    What nobody has touched since is the same in both snapshots, to the time of its last change.
-    """
-    left = LOOK_MAX
-    for above, directories, files in os.walk(directory):
-        directories[:] = [name for name in directories if not os.path.ismount(os.path.join(above, name))]
-        was = os.path.join(deployed, os.path.relpath(above, directory))
-        for name in files:
-            left -= 1
-            if left < 0:
-                return False
-            now = _changed(os.path.join(above, name))
-            if now is not None and now != _changed(os.path.join(was, name)):
-                return True
-    return False
-
-
-def _changed(path: str) -> int | None:
-    """When a file was changed last; None if it is not there (any more)."""
-    try:
-        return os.lstat(path).st_ctime_ns
-    except OSError:
-        return None
 
 
 def _facilities(system: System, top: str, config: Config) -> Iterator[Finding]:

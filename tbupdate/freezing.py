@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tbdiff.errors import Rejected
-from tbupdate import booting, carrying, fstab, marks
+from tbupdate import booting, carrying, fstab, marks, userdata
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, SNAPSHOTS, coming, kept_root, partial
 from tbupdate.planning import (
@@ -141,15 +141,12 @@ def source_root(system: System, *, over_staged: bool = False) -> Subvolume:
 def stands(lines: Iterable[fstab.Line], system: System, file_system: str, deployment: str) -> tuple[Stand, ...]:
     """What a command in the new root finds at the mount points of the system's /etc/fstab, the outermost first."""
     lines = list(lines)
-    ours = {f"UUID={file_system}", f"/dev/disk/by-uuid/{file_system}"}
-    ours |= {line.device for line in lines if line.point == "/"}
-    paths = {place.path: place.path for place in system.elsewhere} | {str(one.id): one.path for one in system.elsewhere}
+    data = userdata.mounted(lines, system, file_system)
     found: dict[str, Stand] = {}
     for line in fstab.outside(lines):
-        path = paths.get(fstab.subvolume_of(line) or "") if line.kind == "btrfs" and line.device in ours else None
-        if path is not None:
+        if line.point in data:
             number = len(found)
-            found[line.point] = Stand(line.point, aside(f"data{number}", deployment), path)
+            found[line.point] = Stand(line.point, aside(f"data{number}", deployment), data[line.point].path)
         elif line.kind in MEMORY:
             found[line.point] = Stand(line.point, memory=True)
         else:

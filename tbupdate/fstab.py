@@ -1,4 +1,4 @@
-"""/etc/fstab: the one thing in it that would defeat the default subvolume."""
+"""/etc/fstab: what it mounts, what would defeat the default subvolume, and lines that are added."""
 
 from __future__ import annotations
 
@@ -43,6 +43,28 @@ def free(tree: str) -> None:
             file.write(after)
 
 
+def is_plain(tree: str) -> bool:
+    """Whether a tree has a table that is a file, or none so far."""
+    path = os.path.join(tree, "etc/fstab")
+    there = os.path.isdir(os.path.dirname(path)) and not os.path.islink(os.path.dirname(path))
+    return there and not os.path.islink(path) and (os.path.isfile(path) or not os.path.lexists(path))
+
+
+def add(tree: str, mounts: Iterable[tuple[str, str]], file_system: str) -> None:
+    """Mount subvolumes of the Btrfs with that UUID at the points, with the options that / has."""
+    root = next((line.options for line in read(tree) if line.point == "/" and line.kind == "btrfs"), ())
+    plain = [one for one in root if not _OPTION.match(one) and one not in ("defaults", "ro") and one[:2] != "x-"]
+    path = os.path.join(tree, "etc/fstab")
+    with open(path, "a+", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        file.seek(0)
+        before = file.read()
+        file.write("" if before.endswith("\n") or not before else "\n")
+        for point, subvolume in mounts:
+            options = ",".join((*plain, f"subvol={subvolume}"))
+            file.write(f"# {point} is a subvolume of its own, beside the root; moved there by tb-update.\n")
+            file.write(f"UUID={file_system} {point} btrfs {options} 0 0\n")
+
+
 @dataclass(frozen=True)
 class Line:
     """One line of the table, without what tells nothing here."""
@@ -81,6 +103,13 @@ def outside(table: Iterable[Line]) -> list[Line]:
         if line.point.startswith("/") and line.point != "/" and not inside and line.kind not in _NO_FILE_SYSTEM:
             found.append(line)
     return found
+
+
+def points(table: Iterable[Line]) -> set[str]:
+    """Where a table mounts something that lies on a disk, the boot partition as well; but for / itself."""
+    table = list(table)
+    boot = {line.point for line in table if line.point in ("/boot", "/boot/efi", "/boot/firmware", "/efi")}
+    return boot | {line.point for line in outside(table) if line.kind not in ("tmpfs", "ramfs")}
 
 
 def subvolume_of(line: Line) -> str | None:

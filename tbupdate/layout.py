@@ -19,6 +19,7 @@ PARTIAL = ".partial"
 KEPT_ROOT = ".root"
 CARRIED = ".carried"
 CONFLICTS = "conflicts"
+EMPTIED = ".emptied"
 
 NAMES = frozenset({ROOT, CURRENT, PREVIOUS, CURRENT + NEXT, PREVIOUS + NEXT})
 

@@ -23,6 +23,9 @@ FAILED = "failed"
 EPOCH = "epoch"
 LATE = "late"
 READY = "ready"
+MOVED = "moved"
+INSTALLED = "installed"
+EMPTYING = "emptying"
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,10 @@ class Marks:
     `good` is the deployment that was committed last, `deploying` the one that a run is about to make, `failed` the tree
     that failed last, even when its deployment is gone, `epoch` the highest one that was ever committed,
     `ready` the deployment that is complete and waits to be switched to, and the keys that were trusted for it,
-    `late` what could not be written to the history yet.
+    `late` what could not be written to the history yet, `moved` the subvolumes in the top level that `init` made: how
+    each was then (`subvolumes.seal`), and of which directory it is, `installed` the root that `init` was run in (by its
+    path), as long as what is written to that is awaited, `emptying` the user data that a reset is about to empty: its
+    UUID, that of the root which then boots next, and the name of what takes its place.
     """
 
     good: str | None = None
@@ -44,6 +50,9 @@ class Marks:
     bad: Mapping[str, str] = field(default_factory=dict)
     pinned: frozenset[str] = frozenset()
     late: Mapping[str, str] = field(default_factory=dict)
+    moved: Mapping[str, str] = field(default_factory=dict)
+    installed: str | None = None
+    emptying: Mapping[str, str] = field(default_factory=dict)
 
     def names_of(self, deployment: str) -> tuple[str, ...]:
         """The marks that a deployment has of its own."""
@@ -56,10 +65,20 @@ class Marks:
         return frozenset(self.committed) | frozenset(self.bad) | self.pinned
 
 
+def moved(subvolume: str) -> str:
+    """The mark of a subvolume that `init` made for data."""
+    return f"{MOVED}.{subvolume}"
+
+
+def emptying(subvolume: str) -> str:
+    """The mark of a subvolume with user data that is about to be emptied."""
+    return f"{EMPTYING}.{subvolume}"
+
+
 def read(directory: str) -> Marks:
     """The marks on `directory`."""
     single: dict[str, str] = {}
-    each: dict[str, dict[str, str]] = {COMMITTED: {}, BAD: {}, PIN: {}, LATE: {}}
+    each: dict[str, dict[str, str]] = {COMMITTED: {}, BAD: {}, PIN: {}, LATE: {}, MOVED: {}, EMPTYING: {}}
     for name in os.listxattr(directory):
         if name.startswith(_PREFIX):
             value = os.getxattr(directory, name).decode("utf-8", "replace")
@@ -78,6 +97,9 @@ def read(directory: str) -> Marks:
         bad=each[BAD],
         pinned=frozenset(each[PIN]),
         late=each[LATE],
+        moved=each[MOVED],
+        installed=single.get(INSTALLED),
+        emptying=each[EMPTYING],
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Mount:
     kind: str
     source: str
     options: str
+    device: str = ""
 
 
 def read_mounts(text: str) -> list[Mount]:
@@ -30,7 +32,7 @@ def read_mounts(text: str) -> list[Mount]:
         before, _, after = line.partition(" - ")
         fields, rest = before.split(" "), after.split(" ")
         if len(fields) > 4 and len(rest) > 2:
-            found.append(Mount(_plain(fields[4]), rest[0], _plain(rest[1]), rest[2]))
+            found.append(Mount(_plain(fields[4]), rest[0], _plain(rest[1]), rest[2], fields[2]))
     return found
 
 
@@ -38,6 +40,15 @@ def _plain(field: str) -> str:
     """Blanks and the like are written as three octal digits."""
     parts = field.split("\\")
     return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
+
+
+def subvolumes_of(top: str) -> frozenset[int]:
+    """The numbers of all subvolumes that are mounted from the Btrfs whose top level is mounted at `top`."""
+    with open("/proc/self/mountinfo") as file:
+        mounted = [one for one in read_mounts(file.read()) if one.kind == "btrfs"]
+    here = {one.device for one in mounted if one.point == os.path.abspath(top)}
+    numbers = (re.search(r"(?:^|,)subvolid=(\d+)", one.options) for one in mounted if one.device in here)
+    return frozenset(int(number[1]) for number in numbers if number is not None)
 
 
 @contextmanager

@@ -15,8 +15,21 @@ from pathlib import Path
 from tbdiff.entry import Listing, printable
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
-from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls, trusted
+from tbupdate import (
+    bootsteps,
+    datasteps,
+    fstab,
+    history,
+    marks,
+    record,
+    resetsteps,
+    rootsteps,
+    subvolumes,
+    syscalls,
+    trusted,
+)
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
+from tbupdate.datavocabulary import MoveStep, ResetStep
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.localchanges import conflicts
 from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel, TellHidden
@@ -186,6 +199,10 @@ def do(step: Step, site: Site) -> None:
             _do_with_subvolumes(step, site)
         case EmptyTemporary() | TakeInKernel() | RunCommand() | ReadChanges() | TellHidden():
             rootsteps.do(step, site)
+        case _ if isinstance(step, MoveStep):
+            datasteps.do(step, site)
+        case _ if isinstance(step, ResetStep):
+            resetsteps.do(step, site)
         case _:
             bootsteps.do(step, site)
 
@@ -215,8 +232,8 @@ def _do_with_subvolumes(step: Step, site: Site) -> None:
             subvolumes.create(site.path(name))
         case MakeSnapshot(source, name, read_only):
             subvolumes.snapshot(site.path(source), site.path(name), read_only=read_only)
-        case TakeSnapshot(path, name):
-            subvolumes.snapshot(os.path.join(site.top, path), site.path(name), read_only=False)
+        case TakeSnapshot(path, name, read_only):
+            subvolumes.snapshot(os.path.join(site.top, path), site.path(name), read_only=read_only)
         case SetDefaultPath(path):
             subvolumes.set_default(os.path.join(site.top, path))
         case SetDefault(name):

@@ -104,7 +104,7 @@ def take_up(system: System, record: Record) -> tuple[tuple[Step, ...], tuple[Ste
     new = record.id
     prepare: tuple[Step, ...] = (
         MakeSnapshot(new, kept_root(new)),
-        *carrying.carry(system, new),
+        *carrying.carry(system, new, system.get(record.base)),
         TellHidden(kept_root(new)),
         MakeSnapshot(new, coming(CURRENT), read_only=True),
         *booting.give_tries(system, new),
@@ -230,7 +230,8 @@ def refuse_what_is_there(system: System, manifest: Manifest) -> None:
 
 
 def refuse_during_trial(system: System) -> None:
-    """A deployment on trial must be judged before the next one comes."""
+    """A deployment on trial must be judged before the next one comes; what `init` made must have been booted."""
+    carrying.refuse_before_boot(system)
     if system.trial is not None:
         raise Rejected(
             f"{system.trial.id} runs on trial; nothing was changed",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tbdiff.errors import Rejected
-from tbupdate import booting, carrying, marks
+from tbupdate import booting, carrying, marks, userdata
 from tbupdate.boot.chooser import Choice
+from tbupdate.datavocabulary import KeepMounts
 from tbupdate.freezing import aside
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
@@ -30,6 +31,7 @@ from tbupdate.steps import (
     SyncFileSystem,
 )
 from tbupdate.system import Deployment, System
+from tbupdate.userdata import Data
 
 
 def find_target(system: System, named: str | None) -> Deployment:
@@ -42,8 +44,13 @@ def find_target(system: System, named: str | None) -> Deployment:
     return system.deployments[0]
 
 
-def plan_reset(system: System, there: Deployment, now: str) -> Plan:
-    """A fresh root of a deployment boots next; its other roots, with all that was changed in them, go."""
+def plan_reset(
+    system: System, there: Deployment, now: str, data: tuple[Data, ...] = (), keep_mounts: str | None = None
+) -> Plan:
+    """A fresh root of a deployment boots next; its other roots, with all that was changed in them, go.
+
+    `data` is user data that is emptied; `keep_mounts` names the root whose /etc/fstab is kept.
+    """
     require_layout(system)
     refuse_foreign_names(system)
     refuse_during_trial(system)
@@ -63,6 +70,8 @@ def plan_reset(system: System, there: Deployment, now: str) -> Plan:
     steps: list[Step] = [
         *carrying.forget_all(system),
         MakeSnapshot(there.id, unfinished),
+        *((KeepMounts(keep_mounts, unfinished),) if keep_mounts is not None else ()),
+        *userdata.prepare(data, system, there.id, unfinished),
         SyncFileSystem(),
         *booting.add_missing(system, there),
     ]
@@ -78,10 +87,18 @@ def plan_reset(system: System, there: Deployment, now: str) -> Plan:
     if good != system.marks.good:
         steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]
     names = settle(held, fresh, way_back(system, there.id, good), used)
-    event = Event(now, "reset", there.id, more={"from": system.default.id if system.default else None})
+    more = {"from": system.default.id if system.default else None, "emptied": [one.subvolume for one in data]}
+    event = Event(now, "reset", there.id, more=more)
     left = booting.drop_tries(system, system.staged) if system.staged != there else ()
     notes = []
+    if keep_mounts is not None:
+        notes.append(f"/etc/fstab stays as it is here: that of {there.id} mounts less.")
+    if data and system.booted_id is not None:
+        notes.append("What is in use is deleted after the reboot; until then programs still see the old data.")
     if any(root.name in used for root in there.roots) and system.booted_id is not None:
         notes.append("The root that runs is removed by the first deploy, commit or prune after the reboot.")
     gone = (DeleteSubvolume(unfinished),) if old else ()
-    return Plan(there.id, tuple(steps), (*gone, *left, *names, SyncFileSystem(), AppendHistory(event)), tuple(notes))
+    emptied = userdata.empty(data, system, there.id)
+    return Plan(
+        there.id, tuple(steps), (*emptied, *gone, *left, *names, SyncFileSystem(), AppendHistory(event)), tuple(notes)
+    )

@@ -18,6 +18,7 @@ from tbupdate.bootvocabulary import (
     SetUpBoot,
     TakeDownBoot,
 )
+from tbupdate.datavocabulary import MoveStep, ResetStep
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.record import Record
@@ -61,9 +62,11 @@ class TakeSnapshot:
 
     path: str
     name: str
+    read_only: bool = False
 
     def __str__(self) -> str:
-        return f"snapshot of {self.path or 'the top level'} as {SNAPSHOTS}/{self.name}"
+        kind = "read-only snapshot" if self.read_only else "snapshot"
+        return f"{kind} of {self.path or 'the top level'} as {SNAPSHOTS}/{self.name}"
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,7 @@ class CarryLocal:
 
     `source` is a read-only snapshot of the former; with `since`, an earlier one, only what changed since then is
     brought. `back`: only what goes both ways, and what fails then holds nobody back from an earlier deployment.
+    `own`: the new deployment knows nothing of `base`, so what is this machine's own is brought as a whole.
     """
 
     base: str
@@ -250,8 +254,11 @@ class CarryLocal:
     deployment: str
     since: str | None = None
     back: bool = False
+    own: bool = False
 
     def __str__(self) -> str:
+        if self.own:
+            return f"bring local changes, and what is this machine's own, of {self.base} to {SNAPSHOTS}/{self.to}"
         if self.back:
             return f"bring the local changes that go both ways from {self.base} to {SNAPSHOTS}/{self.to}"
         since = " that were made since the deploy" if self.since else ""
@@ -316,6 +323,8 @@ Step = (
     | RunCommand
     | ReadChanges
     | TellHidden
+    | MoveStep
+    | ResetStep
 )
 
 

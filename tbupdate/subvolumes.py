@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from tbdiff.errors import Failed
 
@@ -31,6 +32,7 @@ class Found:
     uuid: bytes
     parent_uuid: bytes
     read_only: bool
+    seal: str
 
 
 def is_top_level(path: str) -> bool:
@@ -47,7 +49,7 @@ def find_all(top: str) -> Iterator[Found]:
     """Every subvolume of the file system but the top level itself."""
     with btrfsutil.SubvolumeIterator(top, TOP_LEVEL_ID, info=True) as found:
         for path, known in found:
-            yield Found(path, known.id, known.uuid, known.parent_uuid, bool(known.flags & _READ_ONLY))
+            yield Found(path, known.id, known.uuid, known.parent_uuid, bool(known.flags & _READ_ONLY), _seal(known))
 
 
 def default(top: str) -> int:
@@ -82,6 +84,10 @@ def seal(path: str) -> str:
     a scrub and a mount change nothing; a copy by `btrfs receive` is another subvolume.
     """
     known = btrfsutil.subvolume_info(path)
+    return _seal(known)
+
+
+def _seal(known: Any) -> str:
     return f"{known.uuid.hex()}:{known.ctransid}"
 
 

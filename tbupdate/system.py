@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tbdiff.errors import Rejected
-from tbupdate import layout, marks, record, space, subvolumes
+from tbupdate import layout, marks, mounts, record, space, subvolumes
 from tbupdate.boot import kernelsets, place
 from tbupdate.boot.chooser import Choice, Chooser
 from tbupdate.localchanges import conflicts
@@ -32,10 +32,16 @@ class Subvolume:
 
 @dataclass(frozen=True)
 class Place:
-    """A subvolume that is not in `snapshots/`, by its path from the top level."""
+    """A subvolume that is not in `snapshots/`, by its path from the top level; `seal` as `subvolumes.seal` says it."""
 
     path: str
     id: int
+    seal: str = ""
+
+    @property
+    def uuid(self) -> str:
+        """Its UUID, in hex."""
+        return self.seal.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,12 @@ class System:
     `tries` are the tries that the hook in the initramfs has not taken yet, of those deployments that have a number.
 
     `booted_id` is the subvolume that runs as / from this file system; None where none does: an image of another system.
+    `mounted` are all that are mounted somewhere here.
     """
 
     default_id: int
     booted_id: int | None = None
+    mounted: frozenset[int] = frozenset()
     subvolumes: Mapping[str, Subvolume] = field(default_factory=dict)
     deployments: tuple[Deployment, ...] = ()
     elsewhere: tuple[Place, ...] = ()
@@ -226,6 +234,7 @@ def survey(top: str, chooser: Chooser | None = None, options: str = "", tries: i
     return System(
         default_id=default_id,
         booted_id=booted_id,
+        mounted=mounts.subvolumes_of(top),
         subvolumes=held,
         deployments=_deployments(top, held, (default_id, booted_id)),
         elsewhere=elsewhere,
@@ -295,7 +304,7 @@ def _subvolumes(top: str) -> tuple[dict[str, Subvolume], tuple[Place, ...]]:
     for one in found:
         directory, _, name = one.path.partition("/")
         if directory != layout.SNAPSHOTS or not name:
-            elsewhere.append(Place(one.path, one.id))
+            elsewhere.append(Place(one.path, one.id, one.seal))
         elif "/" not in name:
             below_it = tuple(sorted(nested.get(name, ())))
             held[name] = Subvolume(name, one.id, one.uuid, one.parent_uuid, one.read_only, below_it)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.show import size
-from tbupdate import booting, carrying, layout, marks
+from tbupdate import booting, carrying, layout, marks, moving, userdata
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import Choose, ClearNote, DropTries, ForgetEntry
 from tbupdate.history import Event
@@ -45,7 +45,7 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     """
     plan = plan_mending(system, now, log)
     # Of an image of another system nothing boots: what is committed is final.
-    late = carrying.finish(system, anyhow=system.default is not None and system.is_committed(system.default))
+    late = carrying.finish(system, anyhow=_is_final(system))
     if not late:
         return plan
     if not plan.every_step:
@@ -55,6 +55,11 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
             (SyncFileSystem(), AppendHistory(Event(now, "carry", system.default.id if system.default else None))),
         )
     return replace(plan, afterwards=(*late, *plan.afterwards))
+
+
+def _is_final(system: System) -> bool:
+    """Whether what boots next waits for no boot."""
+    return system.booted_id is None and system.default is not None and system.is_committed(system.default)
 
 
 def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
@@ -72,9 +77,11 @@ def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
         steps.append(ClearMark(marks.DEPLOYING))
     elif doing is not None:
         steps += _clear(system, doing) if failed is None or failed.id != doing else ()
+        steps += moving.take_back(system) if good is None else ()
         steps.append(ClearMark(marks.DEPLOYING))
     steps += _stray_partials(system, doing)
     steps += carrying.clear(system, doing)
+    steps += userdata.finish(system)
     if good is not None:
         steps += _forgotten(system)
     if failed is not None and default is not None:

@@ -12,7 +12,23 @@ import click
 
 from tbdiff import progress
 from tbdiff.console import safe
-from tbupdate import config, conversion, history, journal, layout, lock, planning, resetting, upkeep
+from tbdiff.errors import Rejected
+from tbupdate import (
+    config,
+    conversion,
+    fstab,
+    history,
+    journal,
+    layout,
+    lock,
+    moving,
+    places,
+    planning,
+    resetting,
+    space,
+    upkeep,
+    userdata,
+)
 from tbupdate.cli.conduct import (
     ask,
     carry_out,
@@ -29,6 +45,10 @@ from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
 from tbupdate.perform import perform
 from tbupdate.record import Record
+from tbupdate.site import Site
+from tbupdate.syscalls import sync
+from tbupdate.system import Deployment, System
+from tbupdate.userdata import Data
 
 
 @click.command()
@@ -56,23 +76,50 @@ def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, dr
 
 @click.command()
 @click.argument("deployment", metavar="[ID]", required=False)
+@click.option(
+    "--user-data",
+    metavar="PATH|all",
+    multiple=True,
+    help="Delete the data in a subvolume that /etc/fstab mounts, such as /home; all: in all of them. Can be repeated.",
+)
 @click.option("--reboot", is_flag=True, help="Reboot into it at once.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @everywhere
-def reset(deployment: str | None, *, reboot: bool, dry_run: bool) -> None:
+def reset(deployment: str | None, *, user_data: tuple[str, ...], reboot: bool, dry_run: bool) -> None:
     """Go back to the first deployment that is kept, or to ID, as it was deployed: without any local changes."""
     said = settings()
     rules = config.load(said.config)
     with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:
         refuse_reboot_elsewhere(system, reboot)
         there = resetting.find_target(system, deployment)
-        plan = resetting.plan_reset(system, there, now())
+        data, keep_mounts = _data_to_empty(site, system, there, user_data)
+        plan = resetting.plan_reset(system, there, now(), data, keep_mounts)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return
-        ask(f"{there.id} boots next, as it was deployed; all that was changed in its root since is lost. Do it?", said)
+        gone = "".join(f" ALL DATA in {one.point} (the subvolume {one.subvolume}) is deleted." for one in data)
+        lost = f"{there.id} boots next, as it was deployed; all that was changed in its root since is lost."
+        ask(f"{lost}{gone} Do it?", said)
         carry_out("reset", plan, site, said, rules)
     restart(reboot)
+
+
+def _data_to_empty(
+    site: Site, system: System, there: Deployment, wanted: tuple[str, ...]
+) -> tuple[tuple[Data, ...], str | None]:
+    """The user data that a person names, and the root whose /etc/fstab must stay for what boots next."""
+    root = system.by_number(system.booted_id) or system.default_root
+    if root is None:
+        return userdata.find_data(wanted, {}, system), None
+    known = space.identify(site.top)
+    table, tree = fstab.read(site.path(root.name)), site.path(there.id)
+    mounted = userdata.mounted(table, system, space.dashed(known.fsid) if known is not None else "")
+    data = tuple(
+        replace(one, shipped=places.is_directory(tree, one.point.strip("/")))
+        for one in userdata.find_data(wanted, mounted, system)
+    )
+    lost = fstab.points(table) - fstab.points(fstab.read(tree))
+    return data, root.name if lost else None
 
 
 @click.command()
@@ -137,10 +184,17 @@ def pin(deployment: str, *, off: bool) -> None:
 @click.option(
     "--root", metavar="SUBVOLUME", help="The installed root, where it is not the running one (5: the top level)."
 )
+@click.option(
+    "--move",
+    "moved",
+    metavar="PATH[=NAME]|all",
+    multiple=True,
+    help="Data that gets a subvolume of its own beside the root, such as /home; all: what is usual. Can be repeated.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.option("--undo", is_flag=True, help="Take it all back; until the first deploy.")
 @everywhere
-def init(root: str | None, *, dry_run: bool, undo: bool) -> None:
+def init(root: str | None, *, moved: tuple[str, ...], dry_run: bool, undo: bool) -> None:
     """Make the layout out of an installed root; it stays as it is, and a copy of it boots next."""
     said = settings()
     if undo:
@@ -151,7 +205,14 @@ def init(root: str | None, *, dry_run: bool, undo: bool) -> None:
         source = conversion.find_source(system, root, _has_root(site.top))
         name = _os_name(os.path.join(site.top, source.path))
         record = Record(id=layout.make_id(name, secrets.token_hex(3)), name=name, created=now())
-        plan = conversion.plan_init(system, source, record, now())
+        tree = os.path.join(site.top, source.path)
+        if system.initialised and moved:
+            raise Rejected(
+                "the layout is there already, and --move is for making it; nothing was changed",
+                "Make the subvolume beside snapshots/ yourself, and mount it from /etc/fstab.",
+            )
+        moves = moving.find_moves(tree, moved, os.listdir(site.top))
+        plan = conversion.plan_init(system, source, record, now(), moves, moving.propose(tree, moves))
         if dry_run or not said.json:
             print_plan(plan, as_json=said.json)
         if dry_run:
@@ -164,6 +225,8 @@ def init(root: str | None, *, dry_run: bool, undo: bool) -> None:
 
 def _undo_init(said: Settings, dry_run: bool) -> None:
     with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
+        # Only what is on the disk is seen by those who ask whether something was written to.
+        sync(site.top)
         events = history.read(os.path.join(site.top, layout.STATE, layout.HISTORY))
         source = next((one.get("from") for one in reversed(events) if one.get("event") == "init"), None)
         plan = conversion.plan_undo(site.survey(), source)

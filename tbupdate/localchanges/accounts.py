@@ -1,4 +1,4 @@
-"""Two changes of one file of accounts put together, entry by entry: users, groups, passwords, id ranges (pure)."""
+"""Files of accounts - users, groups, passwords, id ranges -, put together entry by entry, or without people (pure)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ FILES: Mapping[bytes, tuple[tuple[int, ...], int | None]] = {
 }
 # One name may have several ranges: there a whole line is what is there or not.
 RANGES = (b"etc/subuid", b"etc/subgid")
+# The numbers that people have; below are the system's, which the image says, and above is nobody.
+PEOPLE = range(1000, 60000)
 
 Key = tuple[bytes, int]
 Entries = dict[Key, bytes]
@@ -49,6 +51,39 @@ def merge(path: bytes, base: bytes, ours: bytes, theirs: bytes) -> Accounts:
     # What the name service is told to look up elsewhere stands at the end.
     ordered = sorted(merged.items(), key=lambda one: one[0][0].startswith((b"+", b"-")))
     return Accounts(b"".join(line + b"\n" for _, line in ordered), tuple(clashes))
+
+
+@dataclass(frozen=True)
+class People:
+    """The names of people on a machine, and of the groups that are theirs."""
+
+    users: frozenset[bytes] = frozenset()
+    groups: frozenset[bytes] = frozenset()
+
+    @classmethod
+    def of(cls, passwd: bytes, group: bytes) -> People:
+        """Those that the two files have."""
+        return cls(_numbered(passwd), _numbered(group))
+
+    def without(self, path: bytes, content: bytes) -> bytes:
+        """The file at `path` as it would be without them, and without the password of root."""
+        lists, _ = FILES[path]
+        theirs = self.groups if lists else self.users
+        if path == b"etc/shadow":
+            theirs |= {b"root"}
+        kept = [line.split(b":") for line in content.split(b"\n") if line and line.split(b":")[0] not in theirs]
+        return b"".join(b":".join(self._leave(fields, lists)) + b"\n" for fields in kept)
+
+    def _leave(self, fields: list[bytes], lists: tuple[int, ...]) -> list[bytes]:
+        return [
+            b",".join(name for name in field.split(b",") if name not in self.users) if n in lists else field
+            for n, field in enumerate(fields)
+        ]
+
+
+def _numbered(content: bytes) -> frozenset[bytes]:
+    entries = (line.split(b":") for line in content.split(b"\n"))
+    return frozenset(one[0] for one in entries if len(one) > 2 and one[2].isdigit() and int(one[2]) in PEOPLE)
 
 
 def _entries(content: bytes, whole: bool) -> Entries:

@@ -24,6 +24,34 @@ DROP = (
     "/etc/subgid-",
 )
 BOTH_WAYS = ("/etc/machine-id", "/etc/ssh/ssh_host_*", "/etc/shadow")
+# What makes an installed system this machine and no other: how it finds its disks and its net, who uses it, who may
+# update it. Of accounts only people's count.
+OWN = (
+    "/etc/fstab",
+    "/etc/crypttab",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/network/interfaces",
+    "/etc/network/interfaces.d",
+    "/etc/netplan",
+    "/etc/systemd/network",
+    "/etc/NetworkManager/system-connections",
+    "/etc/wpa_supplicant",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/subuid",
+    "/etc/subgid",
+    "/etc/sudoers.d",
+    "/etc/localtime",
+    "/etc/timezone",
+    "/etc/locale.conf",
+    "/etc/default/locale",
+    "/etc/default/keyboard",
+    "/etc/vconsole.conf",
+    "/etc/tb-update",
+)
 
 
 class Fate(enum.Enum):
@@ -44,11 +72,15 @@ def check_pattern(pattern: str) -> str:
 
 @dataclass(frozen=True)
 class Policy:
-    """`carry`, `drop` and `both_ways` name paths, and mean all that is below them; what is dropped counts first."""
+    """`carry`, `drop`, `both_ways` and `own` name paths, and mean all below them; what is dropped counts first.
+
+    `own` is what stays this machine's when an image comes that knows nothing of the installed system.
+    """
 
     carry: tuple[str, ...] = CARRY
     drop: tuple[str, ...] = DROP
     both_ways: tuple[str, ...] = BOTH_WAYS
+    own: tuple[str, ...] = OWN
     reject: bool = False
 
     def fate(self, path: bytes) -> Fate:
@@ -57,7 +89,12 @@ class Policy:
             return Fate.DROPPED
         if self._both_ways.fullmatch(path):
             return Fate.BOTH_WAYS
-        return Fate.CARRIED if self._carried.fullmatch(path) else Fate.DROPPED
+        return Fate.CARRIED if self._carried.fullmatch(path) or self._own.fullmatch(path) else Fate.DROPPED
+
+    def is_own(self, path: bytes) -> bool:
+        """Whether what is at `path` makes this machine what it is, whoever has put it there."""
+        fate = self.fate(path)
+        return fate is Fate.BOTH_WAYS or (fate is Fate.CARRIED and self._own.fullmatch(path) is not None)
 
     def follows(self, path: bytes) -> bool:
         """Whether a change at `path` goes with a deploy."""
@@ -66,12 +103,12 @@ class Policy:
     @property
     def backwards(self) -> Policy:
         """The policy of a rollback: only what goes both ways."""
-        return replace(self, carry=(), reject=False)
+        return replace(self, carry=(), own=(), reject=False)
 
     @property
     def empty(self) -> bool:
         """Whether nothing follows."""
-        return not self.carry and not self.both_ways
+        return not self.carry and not self.both_ways and not self.own
 
     @cached_property
     def _dropped(self) -> re.Pattern[bytes]:
@@ -80,6 +117,10 @@ class Policy:
     @cached_property
     def _both_ways(self) -> re.Pattern[bytes]:
         return _expression(self.both_ways)
+
+    @cached_property
+    def _own(self) -> re.Pattern[bytes]:
+        return _expression(self.own)
 
     @cached_property
     def _carried(self) -> re.Pattern[bytes]:

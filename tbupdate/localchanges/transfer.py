@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +22,18 @@ from tbupdate.localchanges.merge import Merged, Node, Sides, Source, merge
 
 STEP = 1 << 18
 
+Own = Callable[[bytes, bytes], bytes | None]
+
 
 class Transfer:
-    """Three trees: what both sides started from, the local one, and the root to be merged into."""
+    """Three trees: what both sides started from, the local one, and the root to be merged into.
 
-    def __init__(self, base: Path, ours: Path, root: Path) -> None:
+    `own` says of files what of them is not the machine's own: it counts as the base of what has none.
+    """
+
+    def __init__(self, base: Path, ours: Path, root: Path, own: Own | None = None) -> None:
         self._path = root
+        self._own = own
         self._open = ExitStack()
         self._base, self._ours, self._root = (self._open.enter_context(Descent(path)) for path in (base, ours, root))
 
@@ -73,6 +79,8 @@ class Transfer:
             _content(tree, path) if node is not None and node.entry.kind is Kind.FILE else None
             for tree, node in zip((self._base, self._ours, self._root), nodes, strict=True)
         )
+        if base is None and ours is not None and self._own is not None:
+            base = self._own(path, ours)
         return combine(path, base, ours, theirs) if ours is not None and theirs is not None else None
 
     def content(self, path: bytes) -> bytes:

@@ -107,6 +107,7 @@ def test_every_kind_of_change_is_found(dev: Device) -> None:
         "var/log/new": ("added", ("file",), "dropped"),
         "var/log/old": ("changed", ("content", "time"), "dropped"),
         "etc/shadow": ("added", ("file",), "both ways"),
+        "etc/fstab": ("added", ("file",), carried),  # the installed system's, which the image has none of
         "etc/passwd-": ("added", ("file",), "dropped"),
     }
 
@@ -356,8 +357,9 @@ def test_what_is_the_machines_own_comes_along_from_an_installed_system(btrfs: Pa
     own = {
         b"etc/machine-id": file(b"a" * 32),
         b"etc/ssh/ssh_host_key": file(b"mine", mode=0o600),
+        b"etc/passwd": file(b"root:x:0:0::/root:/bin/sh\nold:x:1000:1000::/home/old:/bin/sh\n"),
         b"etc/shadow": file(b"root:$y$1:1::::::\nold:*:1::::::\n", mode=0o640),
-        b"etc/hosts": file(b"installed"),
+        b"etc/motd": file(b"installed"),
     }
     build(own, btrfs)
     dev = set_up(btrfs, tmp_path)
@@ -365,7 +367,7 @@ def test_what_is_the_machines_own_comes_along_from_an_installed_system(btrfs: Pa
     image = {
         b"etc/machine-id": file(b""),
         b"etc/shadow": file(b"root:*:1::::::\nnew:*:1::::::\n", mode=0o640),
-        b"etc/hosts": file(b"of the image"),
+        b"etc/motd": file(b"of the image"),
     }
     build(image, dev.work / "image")
     done = dev.json("deploy", dev.image(None, dev.work / "image", "3.0", device_types=("test",)))
@@ -374,6 +376,6 @@ def test_what_is_the_machines_own_comes_along_from_an_installed_system(btrfs: Pa
     assert (etc / "ssh/ssh_host_key").read_text() == "mine"
     assert stat.S_IMODE((etc / "ssh/ssh_host_key").stat().st_mode) == 0o600
     assert (etc / "shadow").read_text() == "root:$y$2:1::::::\nnew:*:1::::::\nold:*:1::::::\n"
-    assert (etc / "hosts").read_text() == "of the image"
+    assert (etc / "motd").read_text() == "of the image"
     assert done["deployments"][0]["conflicts"] == []
     assert (etc / "ssh").is_dir()

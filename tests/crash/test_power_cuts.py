@@ -11,18 +11,20 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tbdiff.errors import Stop
+from tbupdate import carrying, upkeep
 from tbupdate.boot import finder, place
 from tbupdate.steps import Plan
 from tests import bootable, bootpart, loops
 from tests.bootable import Device
 from tests.crash import recording
 from tests.crash.recording import Act, Cut
-from tests.device import TinyImage
+from tests.device import NOW, TinyImage
 
 MIB = 1 << 20
 BOOT, TOP = 32 * MIB, 288 * MIB
@@ -85,34 +87,106 @@ def staged(dev: Device) -> None:
     dev.deploy(SECOND)
 
 
-CASES: list[tuple[str, Callable[[Device], None] | None, Callable[[Device], Plan], TinyImage | None, set[str]]] = [
-    ("deploy", None, lambda dev: dev.plan_deploy(SECOND), SECOND, {"first", "second"}),
-    ("commit", staged, Device.plan_commit, None, {"second"}),
-    ("rollback", staged, Device.plan_rollback, None, {"first", "second"}),
-]
+LARGE = b"what somebody has configured here\n" * 9000
 
 
-@pytest.mark.parametrize("loader", ["grub", "extlinux"])
-@pytest.mark.parametrize(("what", "before", "plan", "image", "may_boot"), CASES, ids=[case[0] for case in CASES])
+def write_local(root: Path, late: str = "") -> None:
+    """Local changes of a few kinds."""
+    (root / "etc/large").write_bytes(LARGE + late.encode())
+    (root / "etc/small").write_text(f"mine{late}")
+    (root / "etc/dir").mkdir(exist_ok=True)
+    (root / "etc/link").unlink(missing_ok=True)
+    (root / "etc/link").symlink_to(f"small{late}")
+    (root / "etc/small").chmod(0o640)
+
+
+def read_local(root: Path) -> str | None:
+    """Which local changes are all there: those before the deploy (nothing), or the late ones; None if not all are."""
+    for late in ("", " late"):
+        there = (root / "etc/large").is_file() and (root / "etc/large").read_bytes() == LARGE + late.encode()
+        if there and (root / "etc/small").read_text() == f"mine{late}" and (root / "etc/dir").is_dir():
+            mode = (root / "etc/small").stat().st_mode & 0o777
+            return late if (os.readlink(root / "etc/link"), mode) == (f"small{late}", 0o640) else None
+    return None
+
+
+def changed(dev: Device) -> None:
+    write_local(dev.top / "snapshots/root")
+
+
+def changed_late(dev: Device) -> None:
+    """Changed before the deploy, and once more until the reboot."""
+    changed(dev)
+    dev.deploy(SECOND)
+    (old,) = (dev.top / "snapshots").glob("first-*.root")
+    write_local(old, " late")
+
+
+def plan_first_command(dev: Device) -> Plan:
+    """What the first command does in the new system, as if that ran."""
+    system = dev.survey()
+    return upkeep.plan_repair(replace(system, booted_id=system.default_id), NOW)
+
+
+def nothing_is_lost(dev: Device, cut: Cut) -> None:
+    """Local changes, in whatever boots; late ones at the latest when that what waits for them was done again."""
+    root = dev.top / "snapshots/root"
+    assert read_local(root) is not None, cut
+    if list((dev.top / "snapshots").glob("*.carried")):
+        dev.run(carrying.plan_carry(dev.survey()))
+    waiting = [old for old in (dev.top / "snapshots").glob("first-*.root") if read_local(old) == " late"]
+    assert read_local(root) == (" late" if waiting else ""), cut
+
+
+Check = Callable[[Device, Cut], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan that is cut, what was done before it, what may boot after any cut, and what else must hold then."""
+
+    plan: Callable[[Device], Plan]
+    may_boot: frozenset[str]
+    ends: str = "second"
+    before: Callable[[Device], None] | None = None
+    image: TinyImage | None = None
+    holds: Check = lambda dev, cut: None
+
+
+EITHER, NEW = frozenset({"first", "second"}), frozenset({"second"})
+CASES = {
+    "deploy": Case(lambda dev: dev.plan_deploy(SECOND), EITHER, image=SECOND),
+    "commit": Case(Device.plan_commit, NEW, before=staged),
+    "rollback": Case(Device.plan_rollback, EITHER, "first", before=staged),
+    "deploy-changed": Case(
+        lambda dev: dev.plan_deploy(SECOND), EITHER, before=changed, image=SECOND, holds=nothing_is_lost
+    ),
+    "shutdown": Case(lambda dev: carrying.plan_carry(dev.survey()), NEW, before=changed_late, holds=nothing_is_lost),
+    "first-command": Case(plan_first_command, NEW, before=changed_late, holds=nothing_is_lost),
+}
+
+
+@pytest.mark.parametrize(
+    ("loader", "what"),
+    [
+        *((loader, what) for what in ("deploy", "commit", "rollback") for loader in ("grub", "extlinux")),
+        # Where local changes come to is no matter of the boot loader.
+        *(("grub", what) for what in ("deploy-changed", "shutdown", "first-command")),
+    ],
+)
 def test_every_cut_leaves_a_whole_system_and_a_way_back(
-    tmp_path: Path,
-    loader: str,
-    what: str,
-    before: Callable[[Device], None] | None,
-    plan: Callable[[Device], Plan],
-    image: TinyImage | None,
-    may_boot: set[str],
-    record_property: Callable[[str, object], None],
+    tmp_path: Path, loader: str, what: str, record_property: Callable[[str, object], None]
 ) -> None:
+    case = CASES[what]
     folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-crash"
     folder.mkdir()
     base = prepared(folder, loader)
-    if before is not None:
+    if case.before is not None:
         with opened(base, folder, loader) as dev:
-            before(dev)
+            case.before(dev)
     with recording.recorder(folder, base) as disk, opened(disk.export, folder, loader) as dev:
         first = disk.count
-        dev.run(plan(dev), image)
+        dev.run(case.plan(dev), case.image)
         returned = disk.count
     acts = recording.read_log(disk.log)
     chosen = chosen_cuts(acts, first, returned)
@@ -120,12 +194,11 @@ def test_every_cut_leaves_a_whole_system_and_a_way_back(
     for cut in chosen:
         state = folder / "state.img"
         recording.build(base, disk.log, acts, cut, state)
-        seen[check(state, folder, loader, cut, may_boot)] += 1
+        seen[check(state, folder, loader, cut, case)] += 1
     recording.build(base, disk.log, acts, Cut(returned, "all"), folder / "state.img")
     # When the command returned, it is done: nothing of it is still on its way.
-    last = check(folder / "state.img", folder, loader, Cut(returned, "all"), may_boot)
-    assert last == ("first" if what == "rollback" else "second")
-    assert set(seen) == may_boot
+    assert check(folder / "state.img", folder, loader, Cut(returned, "all"), case) == case.ends
+    assert set(seen) == case.may_boot
     cuts = f"{len(chosen)} cuts among {returned - first} writes and flushes"
     record_property("counted", f"{what}, {loader}: {cuts}: {dict(seen)}")
 
@@ -152,23 +225,24 @@ def test_a_loader_that_is_told_carelessly_is_found_out(tmp_path: Path, monkeypat
     for cut in reversed(recording.cuts(acts, recording.flushes(acts, first, len(acts)))):
         recording.build(base, disk.log, acts, cut, folder / "state.img")
         try:
-            check(folder / "state.img", folder, "grub", cut, {"first", "second"})
+            check(folder / "state.img", folder, "grub", cut, CASES["deploy"])
         except (AssertionError, Stop):
             return
     pytest.fail("no cut was found that breaks it")
 
 
-def check(state: Path, folder: Path, loader: str, cut: Cut, may_boot: set[str]) -> str:
+def check(state: Path, folder: Path, loader: str, cut: Cut, case: Case) -> str:
     """What a state boots; it can be repaired, and gone back from."""
     with opened(state, folder, loader) as dev:
         boots = dev.boots()
-        assert boots in may_boot, cut
+        assert boots in case.may_boot, cut
         assert dev.boots("back"), cut
         dev.repair()
         subprocess.run(["sync", "-f", dev.boot], check=True)
         system = dev.survey()
         assert system.default is not None, cut
         assert (dev.top / "snapshots/root/etc/system").read_text() == boots, cut
+        case.holds(dev, cut)
         if system.pending is not None:
             dev.run(dev.plan_rollback())
             assert (dev.top / "snapshots/root/etc/system").read_text() == "first", cut

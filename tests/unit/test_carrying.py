@@ -10,7 +10,7 @@ from tbdiff.errors import NothingToDo
 from tbupdate import carrying, planning, upkeep
 from tbupdate.layout import ROOT, carried, coming
 from tbupdate.record import Record
-from tbupdate.steps import CarryLocal, DeleteSubvolume, MakeSnapshot, Rename
+from tbupdate.steps import CarryLocal, DeleteSubvolume, Exchange, MakeSnapshot
 from tbupdate.system import Subvolume, System
 from tests.unit.test_planning import NOW, a_manifest, a_system, an_offer, identity, kinds
 
@@ -37,12 +37,31 @@ TRIAL = awaiting(a_system(good=1, committed=(1,), booted=2), 2, 1)
 def test_a_deploy_brings_the_changes_of_what_runs(system: System, source: int, root: str) -> None:
     plan = planning.plan_deploy(system, a_manifest(), an_offer())
     new = identity(9)
-    assert kinds(plan.steps, CarryLocal) == [CarryLocal(identity(source), carried(new), f"{new}.root", new)]
+    assert kinds(plan.steps, CarryLocal) == [CarryLocal(identity(source), carried(new), f"{new}.root", new, own=True)]
     assert MakeSnapshot(root, carried(new), read_only=True) in plan.steps
     names = [type(step).__name__ for step in plan.steps]
     assert (
         names.index("CarryLocal") < names.index("SyncFileSystem", names.index("CarryLocal")) < names.index("SetDefault")
     )
+
+
+def test_what_is_the_machines_own_is_asked_of_an_installed_system_only() -> None:
+    """Not of one that came by an image, nor where the image starts from that very system."""
+    system = a_system()
+    installed = system.deployments[-1]
+    by_image = replace(installed, record=Record(id=installed.id, created=NOW, image_digest="1"))
+    by_run = Record(id=installed.id, created=NOW, made_by=("run", "x"), base="gone-000000")
+    made_here = replace(installed, record=by_run)
+    for kept, base, own in (
+        (installed, None, True),
+        (installed, installed, False),
+        (installed, system.deployments[0], True),
+        (by_image, None, False),
+        (made_here, None, False),
+    ):
+        here = replace(system, deployments=(*system.deployments[:-1], kept))
+        steps = carrying.carry(here, identity(9), base)
+        assert [step.own for step in kinds(steps, CarryLocal)] == [own]  # type: ignore[union-attr]
 
 
 def test_what_was_frozen_counts_from_the_image_before_it() -> None:
@@ -64,7 +83,7 @@ def test_late_changes_come_before_the_boot_and_once_more_after_it() -> None:
     then, now = carried(identity(2)), coming(carried(identity(2)))
     bring = CarryLocal(identity(1), now, ROOT, identity(2), since=then)
     assert kinds(plan.steps, CarryLocal) == [bring]
-    assert plan.steps.index(bring) < plan.steps.index(DeleteSubvolume(then)) < plan.steps.index(Rename(now, then))
+    assert plan.steps.index(bring) < plan.steps.index(Exchange(then, now)) < plan.steps.index(DeleteSubvolume(now))
     assert upkeep.plan_repair(STAGED, NOW).every_step == ()
     late = upkeep.plan_repair(TRIAL, NOW).every_step
     assert kinds(late, CarryLocal, DeleteSubvolume) == [bring, DeleteSubvolume(then), DeleteSubvolume(now)]

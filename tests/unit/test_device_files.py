@@ -110,8 +110,8 @@ def test_mountinfo() -> None:
         "broken\n"
     )
     assert mounts.read_mounts(text) == [
-        mounts.Mount("/", "btrfs", "/dev/sd a", "rw,subvolid=258"),
-        mounts.Mount("/dev", "devtmpfs", "udev", "rw"),
+        mounts.Mount("/", "btrfs", "/dev/sd a", "rw,subvolid=258", "0:26"),
+        mounts.Mount("/dev", "devtmpfs", "udev", "rw", "0:5"),
     ]
 
 

@@ -189,7 +189,7 @@ def test_a_rollback_takes_only_what_goes_both_ways() -> None:
     back = Policy(reject=True).backwards
     assert [path for path in (b"etc/hosts", b"etc/shadow", b"etc/mtab") if back.follows(path)] == [b"etc/shadow"]
     assert not back.reject
-    assert Policy((), (), ()).empty
+    assert Policy((), (), (), ()).empty
 
 
 @pytest.mark.parametrize("pattern", ["etc", "/", "", "/etc/", "/etc/../usr", "//etc", "/a\0b"])
