@@ -78,6 +78,10 @@ def _mount_privately() -> str:
         )
     try:
         os.makedirs(PLACE, mode=0o700, exist_ok=True)
+        # A command that comes here a second time has it already; the kernel would call that busy.
+        there = space.identify(PLACE) if subvolumes.is_top_level(PLACE) else None
+        if there is not None and there.fsid == root.fsid:
+            return PLACE
         syscalls.leave_mount_namespace()
         # The top level of the running system stays unseen by all other processes, and is gone when this one ends.
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOATIME

@@ -25,6 +25,8 @@ CHANGING = (
     "fremovexattr", "syncfs", "fsync", "fdatasync", "sync",
 )
 # fmt: on
+# What goes between processes, and to servers; these change nothing in a directory.
+TALKING = ("socketpair", "connect", "sendto", "sendmsg", "recvfrom", "recvmsg", "unshare", "setns", "execve")
 # Of these two only some change anything.
 OPENS_TO_CHANGE = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC)")
 IOCTLS_THAT_CHANGE = re.compile(
@@ -54,10 +56,13 @@ class Ended:
     err: str
 
 
-def record(command: Sequence[str], under: Path) -> tuple[Ended, list[Call]]:
-    """Run the command to its end; all its calls that change something in the directory `under`, in order."""
+def record(command: Sequence[str], under: Path, also: Sequence[str] = ()) -> tuple[Ended, list[Call]]:
+    """Run the command to its end; all its calls that change something in the directory `under`, in order.
+
+    Those that are named in `also` are among them whatever they do.
+    """
     with tempfile.NamedTemporaryFile("r", errors="backslashreplace") as trace:
-        ended = _run(command, "-y", "-s", "4096", "-e", f"trace={','.join(CHANGING)}", "-o", trace.name)
+        ended = _run(command, "-y", "-s", "4096", "-e", f"trace={','.join((*CHANGING, *also))}", "-o", trace.name)
         lines = list(trace)
     counts: collections.Counter[tuple[str, str]] = collections.Counter()
     calls = []
@@ -65,7 +70,7 @@ def record(command: Sequence[str], under: Path) -> tuple[Ended, list[Call]]:
         if match := LINE.match(line):
             process, name, text = match.groups()
             counts[process, name] += 1
-            if _matters(name, text, os.fspath(under)):
+            if name in also or _matters(name, text, os.fspath(under)):
                 calls.append(Call(name, counts[process, name], text))
     if not calls:
         raise RuntimeError(f"strace saw no call in {under}: {ended.err}")

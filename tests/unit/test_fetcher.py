@@ -341,7 +341,8 @@ def test_by_a_proxy(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_fetcher_that_is_killed_is_told_of_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    site = Site()
+    # More than fits on the way from it to us.
+    site = Site(body=BODY * 50)
     with served(site) as url:
         with Reach(Fetch()) as far:
             stream = KeptDownload(url, tmp_path / "kept", far.line())
@@ -353,7 +354,7 @@ def test_a_fetcher_that_is_killed_is_told_of_and_the_next_run_goes_on(tmp_path: 
                 all_of(stream)
         sent = site.asked.copy()
         with Reach(Fetch()) as far:
-            assert all_of(KeptDownload(url, tmp_path / "kept", far.line())) == BODY
+            assert all_of(KeptDownload(url, tmp_path / "kept", far.line())) == BODY * 50
     assert len(sent) == 1
     assert int(re.fullmatch(r"bytes=(\d+)-", str(site.asked[1][0]))[1]) >= 29_000  # type: ignore[index]
 

@@ -52,5 +52,5 @@ def test_who_fetches_may_hardly_anything(root: Path) -> None:
 def test_who_deploys_has_no_network(root: Path, name: str) -> None:
     level, found = judged(root, name)
     assert level <= 3.5
-    for wanted in ("PrivateNetwork", "IPAddressDeny", "ProtectKernelModules", "NoNewPrivileges", "ProtectSystem"):
+    for wanted in ("PrivateNetwork", "IPAddressDeny", "ProtectKernelModules", "NoNewPrivileges"):
         assert found[wanted], wanted
