@@ -21,6 +21,7 @@ from tbupdate import (
     fstab,
     history,
     marks,
+    notices,
     record,
     resetsteps,
     rootsteps,
@@ -214,6 +215,7 @@ def _append_history(event: history.Event, site: Site) -> None:
         history.append(path, history.from_brief(said))
         marks.remove(site.path(""), f"{marks.LATE}.{name}")
     history.append(path, event)
+    notices.tell_event(event)
 
 
 def _named(event: history.Event, site: Site) -> history.Event:
