@@ -14,8 +14,9 @@ from tbdiff.show import size
 from tbupdate import config, consent, fetching, outlook, trusted
 from tbupdate.cli.conduct import changing, glance, now, restart
 from tbupdate.cli.deploying import Wishes, take_up
-from tbupdate.cli.offers import Found, ask, called, go, is_ready
+from tbupdate.cli.offers import Found, ask, bring, called, is_ready
 from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.serving import Served, reach_server
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines, warn
 from tbupdate.config import Config
@@ -43,13 +44,14 @@ def _step(said: Settings, rules: Config, reach: Reach) -> None:
     fault: Stop | None = None
     with working(said, rules) as site:
         system = glance(site)
+        served = reach_server(site, system, rules, reach)
         try:
-            found = ask(site, system, rules, reach, remember=True)
+            found = ask(site, system, rules, reach, served, remember=True)
         except Stop as stop:
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
         offer = found[0] if found else None
-        decision = _decision(site, offer)
+        decision = _decision(site, offer, served)
         if offer is not None or isinstance(fault, NothingToDo):
             consent.write(_place(site), decision)
             if system.ready is not None and (
@@ -60,15 +62,16 @@ def _step(said: Settings, rules: Config, reach: Reach) -> None:
             # What was fetched can be taken up without a source.
             decision = _kept(site, system, rules)
         what = next_action(state_of(system, rules, decision), decision.tree if decision else None)
+        served.answer(decision, what)
     match what.act:
         case Act.FETCH:
-            go(found, said, rules, Wishes(fetch=True), reach)
+            bring(found, said, rules, Wishes(fetch=True), reach, served)
             _after(said, rules)
         case Act.DEPLOY if not found:
             take_up(said, rules)
             _after(said, rules)
         case Act.DEPLOY:
-            go(found, said, rules, Wishes(), reach)
+            bring(found, said, rules, Wishes(), reach, served)
             _after(said, rules)
         case Act.REBOOT:
             restart(True)
@@ -89,14 +92,15 @@ def _after(said: Settings, rules: Config) -> None:
     restart(what.act is Act.REBOOT)
 
 
-def _decision(site: Site, offer: Found | None) -> Decision | None:
+def _decision(site: Site, offer: Found | None, served: Served) -> Decision | None:
     """What a person said of what is offered; another release is another question."""
     if offer is None:
         return None
     known = consent.read(_place(site))
     if known is None or known.tree != offer.update.release.tree:
         known = Decision(tree=offer.update.release.tree)
-    return known.model_copy(update={"called": called(offer.update.release), "bytes": offer.update.routes[0].size})
+    fresh = {"called": called(offer.update.release), "bytes": offer.update.size, "kept": not offer.update.routes}
+    return known.model_copy(update=fresh | {"ask": served.asks, "held": served.held})
 
 
 def _kept(site: Site, system: System, rules: Config) -> Decision | None:
