@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -43,18 +44,43 @@ class Bucket:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Who we are to one server, and nobody else: `headers` go to its `origin` only.
+
+    Its certificate must be of the authority in the file `ca`, if one is named; ours is `certificate`, with its `key`.
+    """
+
+    origin: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+    def context(self) -> ssl.SSLContext:
+        """How connections to that server are encrypted. OSError: a file is not there, or not what it should be."""
+        import ssl  # noqa: PLC0415 - it is heavy, and most commands fetch nothing
+
+        made = ssl.create_default_context(cafile=self.ca or None)
+        made.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.certificate:
+            made.load_cert_chain(self.certificate, self.key or None, password="")
+        return made
+
+
+@dataclass(frozen=True)
 class Line:
     """How URLs are fetched.
 
     `carrier` fetches them, or this process itself where there is none. `origins` are the only ones that are asked or
     that a server may send us to; None: any. What lies in one of `folders` lies in each of them: they are asked one
-    after the other. `bucket` holds the rate.
+    after the other. `bucket` holds the rate. `identity` is shown to the server that it names.
     """
 
     carrier: Carrier | None = None
     origins: frozenset[str] | None = None
     folders: tuple[str, ...] = ()
     bucket: Bucket | None = None
+    identity: Identity | None = None
 
     def places(self, url: str) -> list[str]:
         """All addresses of what is at `url`, itself first."""

@@ -70,6 +70,7 @@ def open_url(
     _check_origin(url, url, line)
     patience = Patience(url, until, line.bucket)
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310 - only http(s) here
+    _identify(request, line)
     handlers: list[urllib.request.BaseHandler] = [_Redirects(line), _Handler(line, patience)]
     if line.carrier is not None:
         # Which proxy the carrier uses, it is told.
@@ -87,6 +88,13 @@ def open_url(
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise Failed(f"{url} cannot be fetched: {reason(error)}") from None
         raise
+
+
+def _identify(request: urllib.request.Request, line: Line) -> None:
+    """Show who we are to the one server that may know it; a redirect takes nothing of that along."""
+    if line.identity is not None and origin(request.full_url) == line.identity.origin:
+        for name, value in line.identity.headers.items():
+            request.add_unredirected_header(name, value)
 
 
 class _Carried(Plain):
@@ -118,7 +126,9 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
     def _open(self, kind: Any, req: urllib.request.Request) -> Any:
         more: dict[str, Any] = {"patience": self._patience}
-        carrier = self._line.carrier
+        carrier, identity = self._line.carrier, self._line.identity
+        if carrier is None and kind is Encrypted and identity is not None and identity.origin == origin(req.full_url):
+            more["context"] = identity.context()
         if carrier is not None:
             kind, more["line"] = _Carried, self._line
             url = urllib.parse.urldefrag(req.full_url)[0]
@@ -150,6 +160,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if further is not None and origin(url) != origin(req.full_url):
             for name in SECRETS:
                 further.remove_header(name)
+        if further is not None:
+            _identify(further, self._line)
         return further
 
     def http_error_302(

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 FIRST = 60.0
 SPREAD = 0.25
 PATIENCE = 3
+# When a server is to be asked next: in seconds of the clock that counts since the boot. No server waits longer.
+AGAIN = "/run/tb-update/again"
+AGAIN_MOST = 30 * 3600
 
 
 def pause(every: float, failures: int, dice: float) -> float:
@@ -28,14 +31,30 @@ def pause(every: float, failures: int, dice: float) -> float:
     return every * 2.0 ** min(failures, PATIENCE) * (1 - SPREAD + 2 * SPREAD * dice)
 
 
-def look_after(command: Sequence[str], every: float, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Run `command` about every `every` seconds, for ever; what it prints is its own."""
+def again(place: str = AGAIN) -> float:
+    """Seconds until the device's server wants to be asked, as the last run wrote down; 0 if it did not."""
+    try:
+        with open(place, encoding="ascii") as file:
+            left = float(file.read(40)) - time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, ValueError):
+        return 0
+    return left if 0 < left <= AGAIN_MOST else 0
+
+
+def look_after(
+    command: Sequence[str],
+    every: float,
+    sleep: Callable[[float], None] = time.sleep,
+    again: Callable[[], float] = again,
+) -> None:
+    """Run `command` about every `every` seconds, or when its server says, for ever; what it prints is its own."""
     failures = 0
     sleep(min(FIRST, every) * random.random())  # noqa: S311 - it need not be a secret
     while True:
         ended = _run(command)
         failures = 0 if ended in (0, NothingToDo.exit_code) else failures + 1
-        wait = pause(every, failures, random.random())  # noqa: S311
+        # A server that does not answer was reckoned with when that was written down.
+        wait = again() or pause(every, failures, random.random())  # noqa: S311
         log.info("the next time in %d seconds", wait)
         sleep(wait)
 

@@ -41,10 +41,18 @@ class Route:
 
 @dataclass(frozen=True)
 class Update:
-    """A release to go to, and the routes to it, the cheapest first; a full image is the last resort."""
+    """A release to go to, and the routes to it, the cheapest first; a full image is the last resort.
+
+    No route leads to what is kept here already: that is gone back to.
+    """
 
     release: Release
     routes: tuple[Route, ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes are fetched, by the cheapest route."""
+        return self.routes[0].size if self.routes else 0
 
 
 def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[str]) -> Update:
@@ -53,25 +61,49 @@ def choose(system: System, index: Index, bounds: Bounds, encoders: Collection[st
     `encoders` are the compressors that the device has, by their fingerprints.
     """
     wanted = _newest(system, index, bounds)
+    return _lead(system, wanted, index.images, f"the newest of {bounds.channel}", bounds, encoders)
+
+
+def choose_ordered(
+    system: System, wanted: Release, images: Sequence[ListedImage], bounds: Bounds, encoders: Collection[str]
+) -> Update:
+    """The way to a release that a server wants here, as far as this device may run it."""
+    if wanted.device_types and bounds.device_type not in wanted.device_types:
+        raise Rejected(
+            f"{wanted.called} is for {', '.join(wanted.device_types)}, and this device is {bounds.device_type}"
+        )
+    if not _fits(system, wanted, bounds):
+        raise Rejected(f"{wanted.called} is not what this device may run, by its epoch or by its configuration")
+    return _lead(system, wanted, images, "what the server wants", bounds, encoders)
+
+
+def _lead(
+    system: System,
+    wanted: Release,
+    images: Sequence[ListedImage],
+    said: str,
+    bounds: Bounds,
+    encoders: Collection[str],
+) -> Update:
     called = wanted.called
     default = system.default.record if system.default is not None else None
     if default is not None and default.tree == wanted.tree:
-        raise NothingToDo(f"{called} is the newest of {bounds.channel}, and boots next already")
+        raise NothingToDo(f"{called} is {said}, and boots next already")
     against = (system.good or system.default) if not bounds.exactly else None
     have = against.record.release if against is not None and against.record is not None else None
     if have and wanted.release and releases.compare(wanted.release, have) < 0:
-        raise NothingToDo(f"{called} is the newest of {bounds.channel}, and {have} that is here is newer")
+        raise NothingToDo(f"{called} is {said}, and {have} that is here is newer")
     failed = system.marks.failed or ""
     if failed.startswith(wanted.tree):
         why = failed.removeprefix(wanted.tree).strip()
-        raise NothingToDo(f"{called} is the newest of {bounds.channel}, but it failed here before ({why})")
+        raise NothingToDo(f"{called} is {said}, but it failed here before ({why})")
     left = next((one for one in system.deployments if one.record and one.record.tree == wanted.tree), None)
     if left is not None and left != system.ready and not (bounds.exactly and _was_followed(system, left)):
         raise NothingToDo(
-            f"{called} is the newest of {bounds.channel}, and was left here before",
+            f"{called} is {said}, and was left here before",
             f"Go to it again with: tb-update rollback {left.id}",
         )
-    found = _routes(system, index, wanted.tree, encoders)
+    found = _routes(system, images, wanted.tree, encoders)
     if not found:
         raise Rejected(
             f"no image leads from what is here to {called}; nothing was changed",
@@ -113,9 +145,9 @@ def _fits(system: System, offered: Release, bounds: Bounds) -> bool:
     return True
 
 
-def _routes(system: System, index: Index, tree: str, encoders: Collection[str]) -> tuple[Route, ...]:
+def _routes(system: System, images: Sequence[ListedImage], tree: str, encoders: Collection[str]) -> tuple[Route, ...]:
     """The cheapest route of all, and the cheapest full image."""
-    usable = [image for image in index.images if set(image.encoders) <= set(encoders)]
+    usable = [image for image in images if set(image.encoders) <= set(encoders)]
     kept = [one.record.tree for one in system.deployments if one.record is not None and one.record.tree]
     kept = [held for held in kept if held != tree]
     cheapest = _cheapest(usable, kept, tree)
@@ -169,4 +201,4 @@ def best(found: Sequence[T], update: Callable[[T], Update]) -> list[T]:
         if mine and (not other or releases.compare(mine, other) > 0):
             newest = one
     same = [one for one in found if update(one).release.tree == update(newest).release.tree]
-    return sorted(same, key=lambda one: update(one).routes[0].size)
+    return sorted(same, key=lambda one: update(one).size)

@@ -16,6 +16,7 @@ from tbdiff.manifest import Word
 from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, OWN, check_pattern
 from tbupdate.localchanges.policy import Policy as LocalPolicy
 from tbupdate.planning import RESERVE
+from tbupdate.protocol import ControllerId
 
 PATH = Path("/etc/tb-update/config.toml")
 KEYS = Path("/etc/tb-update/keys")
@@ -162,6 +163,47 @@ class Source(_Table):
     certificates: Path | None = None
 
 
+def _server(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    if not re.fullmatch(r"https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?", url) or not parts.hostname:
+        raise ValueError("must be the https:// address of a server")
+    # Whoever listens on the way would learn the token.
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError("must begin with https://; http:// is for a server on this very machine")
+    return url.rstrip("/")
+
+
+class Server(_Table):
+    """`[server]`: who this device reports to and is told by, in hawkBit's DDI protocol; empty `url`: nobody.
+
+    `id` is what the device is called there; empty: made from its machine id. It shows the token in `token_file`, the
+    one of its tenant in `gateway_token_file`, or the one it enrolled with, for which `enrol_token_file` is good once;
+    or a `certificate` with its `key`. `ca` is the authority that the server's certificate must be of; empty: any that
+    this system trusts. `commands` are those that it may give beside updates.
+    """
+
+    url: Annotated[str, pydantic.AfterValidator(_server)] | Literal[""] = ""
+    tenant: ControllerId = "default"
+    id: ControllerId | Literal[""] = ""
+    token_file: str = ""
+    gateway_token_file: str = ""
+    enrol_token_file: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    commands: tuple[Literal["rollback", "postpone"], ...] = ("rollback", "postpone")
+
+    @pydantic.model_validator(mode="after")
+    def _agrees(self) -> Server:
+        if sum(map(bool, (self.token_file, self.gateway_token_file, self.enrol_token_file))) > 1:
+            raise ValueError("names more than one file with a token")
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("names a certificate without its key, or a key without its certificate")
+        if (self.ca or self.certificate) and self.url.startswith("http://"):
+            raise ValueError("names certificates, but the url is http://")
+        return self
+
+
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
 
@@ -225,6 +267,7 @@ class Config(_Table):
     metrics: Metrics = Metrics()
     source: tuple[Source, ...] = ()
     window: tuple[Window, ...] = ()
+    server: Server = Server()
 
 
 def load(path: Path | None) -> Config:

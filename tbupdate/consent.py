@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import pydantic
 
@@ -15,9 +15,9 @@ from tbdiff.source import read_plain
 from tbupdate.system import System
 
 PLACE = "consent.json"
-APPROVED = "approved"
-DECLINED = "declined"
-POSTPONED = "postponed"
+APPROVED: Final = "approved"
+DECLINED: Final = "declined"
+POSTPONED: Final = "postponed"
 _MAX = 1 << 16
 HOURS_MAX = 24 * 90
 
@@ -25,7 +25,8 @@ HOURS_MAX = 24 * 90
 class Decision(pydantic.BaseModel):
     """The release that was offered last, and what was said of it; `until` is when a postponed one is taken up again.
 
-    `called` and `bytes` are for people; `until` is in seconds since the epoch.
+    `called` and `bytes` are for people; `until` is in seconds since the epoch. The server that orders it may want a
+    person to be asked (`ask`), or it to be held back for a reason (`held`); and it may be one to go back to (`kept`).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
@@ -35,6 +36,9 @@ class Decision(pydantic.BaseModel):
     bytes: Count = 0
     said: Literal["", "approved", "declined", "postponed"] = ""
     until: Annotated[float, pydantic.Field(ge=0, lt=1 << 37)] = 0
+    ask: bool = False
+    held: str = ""
+    kept: bool = False
 
 
 def read(state: str) -> Decision | None:
@@ -49,6 +53,8 @@ def offered(state: str, system: System) -> Decision | None:
     """The same, as long as it is still to be decided: what was deployed since is not."""
     decision = read(state)
     here = {one.record.tree for one in system.deployments if one.record is not None and one != system.ready}
+    if decision is not None and decision.kept:
+        here = {system.default.record.tree} if system.default is not None and system.default.record else set()
     return decision if decision is not None and decision.tree not in here else None
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 import pydantic
 
-PLACES = ("/etc/tb-update", "/usr/local/lib/tb-update", "/usr/lib/tb-update")
+from tbupdate import dropins
+
 REQUIRED, WANTED = "required.d", "wanted.d"
 SUMMARY = "/run/tb-update/health.json"
 # It is there while something is on trial: the units need not start a program to learn that nothing is.
@@ -49,16 +48,11 @@ class Result:
         return f"{how:6} {kind:8} {self.name}{said}"
 
 
-def find_checks(places: Iterable[str] = PLACES) -> list[Check]:
+def find_checks(places: Iterable[str] = dropins.PLACES) -> list[Check]:
     """All checks, the required ones first. A name in an earlier place shadows later ones; /dev/null masks it."""
     found = []
     for kind in (REQUIRED, WANTED):
-        named: dict[str, str] = {}
-        for place in places:
-            directory = os.path.join(place, kind)
-            for name in _names(directory):
-                named.setdefault(name, os.path.join(directory, name))
-        found += [Check(name, path, kind == REQUIRED) for name, path in sorted(named.items()) if _is_program(path)]
+        found += [Check(name, path, kind == REQUIRED) for name, path in dropins.find(kind, places)]
     return found
 
 
@@ -126,38 +120,9 @@ def fields(results: Iterable[Result]) -> list[dict[str, object]]:
     return [asdict(one) for one in results]
 
 
-def _names(directory: str) -> list[str]:
-    try:
-        return [name for name in os.listdir(directory) if not name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _is_program(path: str) -> bool:
-    return os.path.isfile(path) and os.access(path, os.X_OK)
-
-
 def _run(check: Check, limit: float) -> tuple[bool, str]:
-    try:
-        process = subprocess.Popen(
-            [check.path],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as error:
-        return False, f"it cannot be started: {error.strerror}"
-    try:
-        said, _ = process.communicate(timeout=limit)
-        passed, more = process.returncode == 0, ""
-    except subprocess.TimeoutExpired:
-        # All that it started goes too, or it would hold the pipe open.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        said, _ = process.communicate()
-        passed, more = False, f"\nit did not end within {limit:g} seconds"
-    if not passed and not more and not said.strip():
-        more = f"exit code {process.returncode}"
-    text = (said[-_TAIL:].decode("utf-8", "replace") + more).strip()
-    return passed, "".join(c for c in text if c.isprintable() or c == "\n")
+    ended = dropins.run(check.path, limit, _TAIL)
+    # Of one that said itself what is wrong, the exit code tells nothing more.
+    more = ended.why if not ended.said.strip() or not ended.why.startswith("exit code") else ""
+    text = f"{ended.said.decode('utf-8', 'replace')}\n{more}".strip()
+    return not ended.why, "".join(c for c in text if c.isprintable() or c == "\n")

@@ -13,6 +13,7 @@ from tbupdate.config import Config
 from tbupdate.consent import Decision
 from tbupdate.layout import STATE
 from tbupdate.site import Site
+from tbupdate.status import reboot_needed
 from tbupdate.system import System
 from tbupdate.unattended import Act, Next, State, next_action
 
@@ -48,16 +49,20 @@ def state_of(system: System, rules: Config, decision: Decision | None) -> State:
     runs = system.booted_id is not None
     zone = zoneinfo.ZoneInfo(wanted.zone) if wanted.zone else None
     ready = system.ready.record if system.ready is not None else None
+    tree = ready.tree if ready is not None else None
+    # What is gone back to need not be fetched; what runs only after a reboot may also be that.
+    staged = system.staged or (system.default if reboot_needed(system) else None)
     return State(
         now=datetime.now().astimezone(zone),
-        policy=wanted.policy,
+        policy="ask" if decision is not None and decision.ask else wanted.policy,
         reboot=wanted.reboot and runs,
         mains_only=wanted.mains_only,
         windows=rules.window,
         decision=decision,
-        ready=ready.tree if ready is not None else None,
+        ready=decision.tree if decision is not None and decision.kept else tree,
         trial=system.trial.id if system.trial is not None else None,
-        staged=system.staged.id if system.staged is not None else None,
+        staged=staged.id if staged is not None else None,
         inhibitors=surroundings.inhibitors() if runs else (),
         on_mains=surroundings.on_mains(),
+        held=decision.held if decision is not None else "",
     )

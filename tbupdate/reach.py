@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tbdiff.errors import Failed
-from tbdiff.line import Bucket, Line, origin
+from tbdiff.line import Bucket, Identity, Line, origin
 from tbdiff.source import is_url
 from tbupdate import syscalls
 from tbupdate.config import Fetch, Source
@@ -66,6 +66,7 @@ class Reach:
         self._running: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._network: int | None = None
+        self._keeps_network = False
 
     def __enter__(self) -> Reach:
         return self
@@ -98,6 +99,16 @@ class Reach:
         folders = folders_of(source)
         origins = frozenset(map(origin, (*folders, *source.redirects)))
         return Line(carrier, origins, folders, self._bucket)
+
+    def line_to(self, who: Identity) -> Line:
+        """The line to the one server that knows us."""
+        if who.certificate:
+            # Its key stays where only root is: this process keeps its network, and encrypts by itself.
+            self._keeps_network = True
+        certificates = _read_certificates(Path(who.ca)) if who.ca else ""
+        carried = os.geteuid() == 0 and not who.certificate
+        carrier = _Carrier(self, self._rules.proxy, certificates) if carried else None
+        return Line(carrier, frozenset({who.origin}), bucket=self._bucket, identity=who)
 
     def connect(self) -> socket.socket:
         """A connection to the fetcher that systemd starts; where there is none, to one of our own."""
@@ -142,7 +153,8 @@ class Reach:
             why = said.decode("utf-8", "replace") or "it ended at once"
             raise Failed(f"what fetches for us could not be started: {why}", "See [fetch] in config.toml.")
         ours.settimeout(None)
-        self._leave_network()
+        if not self._keeps_network:
+            self._leave_network()
 
     def _leave_network(self) -> None:
         network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

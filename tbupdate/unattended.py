@@ -32,6 +32,7 @@ class Reason(enum.Enum):
     DECLINED = "declined"
     POSTPONED = "postponed"
     APPROVAL = "approval"
+    SERVER = "server"
     MAINS = "mains"
     FETCH_WINDOW = "fetch-window"
     DEPLOY_WINDOW = "deploy-window"
@@ -58,7 +59,7 @@ class State:
     `now` is the time in the zone of the maintenance windows, `decision` what a person said of the release that is
     offered, `ready` the tree of one that was fetched and is complete but not switched to, `trial` and `staged` are
     deployments by their ids, `inhibitors` say what holds a reboot back; `on_mains`: it has power from the grid, or no
-    battery.
+    battery. `held` says why the server that orders it wants it to wait.
     """
 
     now: datetime
@@ -72,6 +73,7 @@ class State:
     staged: str | None = None
     inhibitors: Collection[str] = field(default=())
     on_mains: bool = True
+    held: str = ""
 
 
 def next_action(state: State, offered: str | None) -> Next:
@@ -99,6 +101,8 @@ def _upgrade(state: State, offered: str) -> Next:  # noqa: PLR0911 - a table of 
     if not approved and (ready or state.policy == "ask"):
         what = "it is fetched and waits for approval" if ready else "it waits for approval"
         return Next(Act.WAIT, f"{what}: tb-update approve", Reason.APPROVAL)
+    if state.held:
+        return Next(Act.WAIT, state.held, Reason.SERVER)
     if state.mains_only and not state.on_mains:
         return Next(Act.WAIT, "it waits for mains power", Reason.MAINS)
     # A window of its own for what is fetched also lets it come before it may be deployed.

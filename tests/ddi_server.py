@@ -12,7 +12,6 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -392,8 +391,8 @@ def ranged(data: bytes, request: Request) -> Answer:
 
 
 @contextmanager
-def serving(answer: Callable[[Request], Answer], tls: tuple[Path, Path] | None = None) -> Iterator[str]:
-    """Serve on the loopback interface, by TLS with a certificate and its key; its address."""
+def serving(answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve on the loopback interface, by TLS if there is a context for it; its address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -447,9 +446,7 @@ def serving(answer: Callable[[Request], Answer], tls: tuple[Path, Path] | None =
 
     with Server(("127.0.0.1", 0), Handler) as server:
         if tls is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*tls)
-            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -460,7 +457,7 @@ def serving(answer: Callable[[Request], Answer], tls: tuple[Path, Path] | None =
 
 
 @contextmanager
-def double(tls: tuple[Path, Path] | None = None) -> Iterator[Double]:
+def double(tls: ssl.SSLContext | None = None) -> Iterator[Double]:
     """A double that runs."""
     made = Double()
     with serving(made.answer, tls) as url:

@@ -14,6 +14,7 @@ from tbdiff import progress
 from tbdiff.line import Line
 from tbdiff.manifest import Manifest
 from tbdiff.signature import KeyRing
+from tbdiff.tree import Progress
 from tbupdate import config, fetching, layout, planning, trusted
 from tbupdate.cli.conduct import changing, looking, now, refuse_reboot_elsewhere, remark, restart, retain
 from tbupdate.cli.options import Settings, everywhere, settings
@@ -74,6 +75,14 @@ def deploy(
     restart(reboot and not dry_run)
 
 
+def _watched(report: Progress, watch: Callable[[], None]) -> Progress:
+    def told(phase: str, done: int, total: int) -> None:
+        watch()
+        report(phase, done, total)
+
+    return told
+
+
 def deploy_images(
     images: Sequence[str],
     said: Settings,
@@ -83,10 +92,12 @@ def deploy_images(
     done: str = "deploy",
     check: Callable[[Manifest], None] = lambda manifest: None,
     keys: KeyRing | None = None,
+    watch: Callable[[], None] = lambda: None,
 ) -> None:
     """Open, plan, perform and say how it ended; `check` may refuse what the images turn out to be.
 
-    `keys` are those that are trusted, where that is known better than what is written down here.
+    `keys` are those that are trusted, where that is known better than what is written down here; `watch` is called
+    again and again before the switch, and may raise.
     """
     from tbdiff.joined import opened_as_one  # noqa: PLC0415 - the commands that only look need none of it
 
@@ -128,7 +139,7 @@ def deploy_images(
             return
         remark(plan)
         with progress.shown(said.progress) as report:
-            warnings = perform(plan, replace(site, image=opened, progress=report), now())
+            warnings = perform(plan, replace(site, image=opened, progress=_watched(report, watch)), now())
         warnings += retain(site, rules)
         print_done(done, plan.deployment, site.survey(), warnings, as_json=said.json)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbdiff.index import Index, Release
+from tbdiff.index import Index, ListedImage, Release
+from tbdiff.line import Line
 from tbdiff.manifest import Manifest
 from tbdiff.signature import KeyRing
 from tbupdate import choosing, clock, planning, sources, trusted
@@ -15,6 +16,7 @@ from tbupdate.choosing import Bounds, Route, Update
 from tbupdate.cli.conduct import now, tell_trust
 from tbupdate.cli.deploying import Wishes, deploy_images, take_up
 from tbupdate.cli.options import Settings
+from tbupdate.cli.serving import Served
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import warn
 from tbupdate.config import Config, Source
@@ -27,23 +29,70 @@ from tbupdate.trusted import Trusted
 
 @dataclass(frozen=True)
 class Found:
-    """An update, the source that offers it, and the keys that are trusted for it."""
+    """An update, the source that offers it, and the keys that are trusted for it.
+
+    Of a server's images the `addresses`, by their digests, and the `line` by which they are fetched.
+    """
 
     source: Source
     update: Update
     keys: KeyRing
+    addresses: Mapping[str, str] = field(default_factory=dict)
+    line: Line | None = None
+
+    def address(self, image: ListedImage) -> str:
+        """Where an image is."""
+        return self.addresses.get(image.digest) or sources.address(self.source, image)
 
     def check(self, manifest: Manifest) -> None:
         """Refuse what an image turns out to be, where that is not what was offered."""
         if manifest.target.tree != self.update.release.tree:
-            raise Rejected(f"what {self.source.url} sends is not what its index says; nothing was changed")
+            said = "it says" if self.line is not None else "its index says"
+            raise Rejected(f"what {self.source.url} sends is not what {said}; nothing was changed")
 
 
-def ask(site: Site, system: System, rules: Config, reach: Reach, *, remember: bool = False) -> list[Found]:
-    """The newest release that the sources have for this system, as each of them offers it."""
+def ask(
+    site: Site, system: System, rules: Config, reach: Reach, served: Served, *, remember: bool = False
+) -> list[Found]:
+    """What the server orders; without a server that has something to say, the newest release that the sources have.
+
+    Each source offers it in its own way. What is ordered is taken from a source, too, if that is less to fetch.
+    """
     planning.require_layout(system)
+    order = served.order
+    if order is not None:
+        known = trusted.load(os.path.join(site.top, STATE), rules)
+        _moment(site, system, known)
+        update = served.update(order, system, rules)
+        ordered = Found(Source(url=served.url), update, known.ring, order.addresses, served.line)
+        return [ordered, *_of_same(ordered, site, system, rules, reach, remember)] if update.routes else [ordered]
+    if served.fault is not None and (not rules.source or served.is_at_work):
+        raise served.fault
+    if served.fault is not None:
+        warn(f"{served.fault}")
+    if served.is_at_work:
+        raise NothingToDo("what the server ordered is deployed")
     if not rules.source:
+        if served.contact is not None:
+            raise NothingToDo(f"{served.url} wants nothing new of this device")
         raise Rejected("no source of updates is configured", "Name one in config.toml: [[source]] url = …")
+    return _of_sources(site, system, rules, reach, remember)
+
+
+def _of_same(ordered: Found, site: Site, system: System, rules: Config, reach: Reach, remember: bool) -> list[Found]:
+    """What sources have of the very release that is ordered."""
+    if not rules.source:
+        return []
+    try:
+        found = _of_sources(site, system, rules, reach, remember)
+    except Stop as stop:
+        warn(f"{stop}")
+        return []
+    return [one for one in found if one.update.release.tree == ordered.update.release.tree]
+
+
+def _of_sources(site: Site, system: System, rules: Config, reach: Reach, remember: bool) -> list[Found]:
+    """The newest release that the sources have for this system, as each of them offers it."""
     state = os.path.join(site.top, STATE)
     known, answering, faults = _trusted(state, rules, reach, remember)
     moment = _moment(site, system, known)
@@ -138,7 +187,32 @@ def is_ready(system: System, found: Found) -> bool:
     return record is not None and record.tree == found.update.release.tree and system.ready_by == found.keys.fingerprint
 
 
-def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, reach: Reach) -> None:
+def bring(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, reach: Reach, served: Served) -> None:
+    """Go there, and tell the server how that goes."""
+    update = found[0].update
+
+    def act(watch: Callable[[], None]) -> None:
+        if update.routes:
+            go(found, said, rules, wishes, reach, watch)
+        else:
+            served.go_back(said, rules)
+
+    if wishes.dry_run:
+        if not update.routes:
+            raise NothingToDo(f"{called(update.release)} is kept here, and would be gone back to")
+        act(lambda: None)
+    else:
+        served.carry(update, act, "is fetched" if wishes.fetch else "is deployed, and boots next")
+
+
+def go(
+    found: Sequence[Found],
+    said: Settings,
+    rules: Config,
+    wishes: Wishes,
+    reach: Reach,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
     """Deploy it by the first way that leads there."""
     with working(said, rules) as site:
         ready = is_ready(site.survey(), found[0])
@@ -148,9 +222,10 @@ def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, re
     # Who names one release means it, also where it is an older one.
     wishes = replace(wishes, allow_downgrade=bool(rules.upgrade.exactly))
     ways = [(one, route) for one in found for route in one.update.routes]
+    ways.sort(key=lambda way: way[1].size)
     for left, (one, route) in enumerate(ways, 1 - len(ways)):
         try:
-            _follow(one, route, said, rules, wishes, reach)
+            _follow(one, route, said, rules, wishes, reach, watch)
             return
         except (Failed, Rejected) as stop:
             if not left or isinstance(stop, planning.NoRoom):
@@ -158,15 +233,27 @@ def go(found: Sequence[Found], said: Settings, rules: Config, wishes: Wishes, re
             warn(f"{stop}; trying the next way")
 
 
-def _follow(one: Found, route: Route, said: Settings, rules: Config, wishes: Wishes, reach: Reach) -> None:
+def _follow(
+    one: Found,
+    route: Route,
+    said: Settings,
+    rules: Config,
+    wishes: Wishes,
+    reach: Reach,
+    watch: Callable[[], None],
+) -> None:
     """Deploy by one way; what was sent damaged is asked of another mirror first the next time."""
     done = "fetch" if wishes.fetch else "upgrade"
+    if one.line is not None:
+        places = [one.address(image) for image in route.images]
+        deploy_images(places, said, rules, wishes, one.line, done, one.check, one.keys, watch)
+        return
     line = reach.line(one.source)
     folders = line.places(one.source.url.rstrip("/"))
     for left, folder in enumerate(folders, 1 - len(folders)):
         try:
             addresses = [sources.locate(folder, image) for image in route.images]
-            deploy_images(addresses, said, rules, wishes, line, done, one.check, one.keys)
+            deploy_images(addresses, said, rules, wishes, line, done, one.check, one.keys, watch)
             return
         except Rejected as stop:
             if not left or isinstance(stop, planning.NoRoom):

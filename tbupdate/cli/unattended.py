@@ -14,8 +14,9 @@ from tbdiff.show import size
 from tbupdate import config, consent, fetching, notices, outlook, trusted
 from tbupdate.cli.conduct import changing, glance, now, restart
 from tbupdate.cli.deploying import Wishes, take_up
-from tbupdate.cli.offers import Found, ask, called, go, is_ready
+from tbupdate.cli.offers import Found, ask, bring, called, is_ready
 from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.serving import Served, reach_server
 from tbupdate.cli.sites import working
 from tbupdate.cli.telling import told
 from tbupdate.cli.terminal import print_json, print_lines, warn
@@ -45,14 +46,15 @@ def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> No
     fault: Stop | None = None
     with working(said, rules) as site:
         system = glance(site)
+        served = reach_server(site, system, rules, reach)
         try:
-            found = ask(site, system, rules, reach, remember=True)
+            found = ask(site, system, rules, reach, served, remember=True)
             _tell_found(site, found[0])
         except Stop as stop:
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
         offer = found[0] if found else None
-        decision = _decision(site, offer)
+        decision = _decision(site, offer, served)
         if offer is not None or isinstance(fault, NothingToDo):
             consent.write(_place(site), decision)
             if system.ready is not None and (
@@ -63,9 +65,10 @@ def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> No
             # What was fetched can be taken up without a source.
             decision = _kept(site, system, rules)
         what = next_action(state_of(system, rules, decision), decision.tree if decision else None)
+        served.answer(decision, what)
     match what.act:
         case Act.FETCH:
-            go(found, said, rules, Wishes(fetch=True), reach)
+            bring(found, said, rules, Wishes(fetch=True), reach, served)
             done.append("fetched")
             _after(said, rules)
         case Act.DEPLOY if not found:
@@ -73,7 +76,7 @@ def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> No
             done.append("deployed")
             _after(said, rules)
         case Act.DEPLOY:
-            go(found, said, rules, Wishes(), reach)
+            bring(found, said, rules, Wishes(), reach, served)
             done.append("deployed")
             _after(said, rules)
         case Act.REBOOT:
@@ -96,14 +99,15 @@ def _after(said: Settings, rules: Config) -> None:
     restart(what.act is Act.REBOOT)
 
 
-def _decision(site: Site, offer: Found | None) -> Decision | None:
+def _decision(site: Site, offer: Found | None, served: Served) -> Decision | None:
     """What a person said of what is offered; another release is another question."""
     if offer is None:
         return None
     known = consent.read(_place(site))
     if known is None or known.tree != offer.update.release.tree:
         known = Decision(tree=offer.update.release.tree)
-    return known.model_copy(update={"called": called(offer.update.release), "bytes": offer.update.routes[0].size})
+    fresh = {"called": called(offer.update.release), "bytes": offer.update.size, "kept": not offer.update.routes}
+    return known.model_copy(update=fresh | {"ask": served.asks, "held": served.held})
 
 
 def _tell_found(site: Site, found: Found) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import click
 
 from tbdiff.show import size
-from tbupdate import config, planning, sources
+from tbupdate import config, planning
 from tbupdate.cli import anew
 from tbupdate.cli.conduct import glance, restart
 from tbupdate.cli.deploying import Wishes
-from tbupdate.cli.offers import Found, ask, called, go
+from tbupdate.cli.offers import Found, ask, bring, called
 from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.serving import reach_server
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines
 from tbupdate.cli.unattended import step
+from tbupdate.consent import APPROVED, Decision
 from tbupdate.reach import Reach
+from tbupdate.unattended import Act, Next
 
 
 @click.command()
@@ -24,7 +27,8 @@ def check() -> None:
     said = settings()
     rules = config.load(said.config)
     with Reach(rules.fetch) as reach, working(said, rules) as site:
-        found = ask(site, glance(site), rules, reach)
+        system = glance(site)
+        found = ask(site, system, rules, reach, reach_server(site, system, rules, reach, looking=True))
     if said.json:
         print_json({"update": _fields(found[0])})
     else:
@@ -57,28 +61,35 @@ def upgrade(*, packages: bool, over_staged: bool, dry_run: bool, reboot: bool, u
             system = glance(site)
             # No way leads past this.
             planning.refuse_during_trial(system)
-            found = ask(site, system, rules, reach, remember=not dry_run)
-        go(found, said, rules, Wishes(dry_run=dry_run, reboot=reboot), reach)
+            served = reach_server(site, system, rules, reach, looking=dry_run)
+            found = ask(site, system, rules, reach, served, remember=not dry_run)
+            if not dry_run:
+                # Who says this agrees to it.
+                served.answer(Decision(tree=found[0].update.release.tree, said=APPROVED), Next(Act.DEPLOY))
+        bring(found, said, rules, Wishes(dry_run=dry_run, reboot=reboot), reach, served)
     restart(reboot and not dry_run)
 
 
 def _fields(found: Found) -> dict[str, object]:
-    release, route = found.update.release, found.update.routes[0]
+    release, routes = found.update.release, found.update.routes
     return release.model_dump(mode="json") | {
         "source": found.source.url,
         "channel": found.source.channel,
-        "bytes": route.size,
-        "images": [image.model_dump(mode="json") for image in route.images],
+        "bytes": found.update.size,
+        "images": [image.model_dump(mode="json") for route in routes[:1] for image in route.images],
     }
 
 
 def _lines(found: Found) -> list[str]:
-    release, route = found.update.release, found.update.routes[0]
+    release, routes = found.update.release, found.update.routes
+    if not routes:
+        return [f"{called(release)} is kept here, and {found.source.url} wants it back.", "Go there: tb-update upgrade"]
+    route = routes[0]
     full = route.images[0].base is None
     how = "a full image" if full else "a delta" if len(route.images) == 1 else f"{len(route.images)} deltas"
-    where = f"on {found.source.channel} of {found.source.url}"
+    where = f"at {found.source.url}" if found.line else f"on {found.source.channel} of {found.source.url}"
     return [
         f"{called(release)} is there, {where}: {size(route.size)} to fetch, as {how}.",
-        *(f"  {sources.address(found.source, image)}" for image in route.images),
+        *(f"  {found.address(image)}" for image in route.images),
         "Deploy it with: tb-update upgrade",
     ]

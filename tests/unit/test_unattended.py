@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import zoneinfo
 from datetime import datetime
 from pathlib import Path
@@ -219,3 +220,75 @@ def test_the_agent_goes_on_whatever_happens(tmp_path: Path) -> None:
     assert count.read_text() == "x\n" * 4
     assert 0 <= pauses[0] <= agent.FIRST
     assert [75 <= wait <= 125 for wait in pauses[1:]] == [False, True, True, True]
+
+
+# The table in docs/updates.md, row by row: how such a device stands, and what is offered.
+ROWS: list[tuple[str, dict[str, Any], str | None]] = [
+    ("a deployment is on trial", {"trial": "x"}, NEW),
+    ("nothing new, nothing staged", {}, None),
+    ("nothing new, something staged, `reboot = true`", {"staged": "x", "reboot": True}, None),
+    ("a new release, declined", {"decision": said("declined")}, NEW),
+    ("a new release, postponed", {"decision": said("postponed", NOON.timestamp() + 60)}, NEW),
+    ('a new release, `policy = "ask"` or the server wants a person to agree, not approved', {"policy": "ask"}, NEW),
+    ('a new release, `policy = "download"`, fetched, not approved', {"policy": "download", "ready": NEW}, NEW),
+    ("a new release, and the [server](server.md) that orders it says: not yet", {"held": "not yet"}, NEW),
+    ("a new release, `mains_only = true`, on battery", {"mains_only": True, "on_mains": False}, NEW),
+    (
+        "a new release, not fetched, windows for a fetch, none of them open",
+        {"windows": [FETCH_NIGHT, DAY]},
+        NEW,
+    ),
+    ('a new release, `policy = "download"`, not fetched', {"policy": "download"}, NEW),
+    (
+        "a new release, not fetched, a window for a fetch open, none for a deploy",
+        {"windows": [FETCH_DAY, NIGHT]},
+        NEW,
+    ),
+    ("a new release, no window open for a deploy", {"windows": [NIGHT]}, NEW),
+    ("a new release, nothing in its way", {}, NEW),
+    (
+        "to reboot: a file in `/run/tb-update/inhibit/`, or a block inhibitor of systemd "
+        "(`systemd-inhibit --what=shutdown`)",
+        {"staged": "x", "reboot": True, "inhibitors": ["cook"]},
+        None,
+    ),
+    ("to reboot: no window open for a reboot", {"staged": "x", "reboot": True, "windows": [NIGHT]}, None),
+]
+
+
+def test_the_documented_table_is_what_is_done() -> None:
+    page = (Path(__file__).parents[2] / "docs/updates.md").read_text()
+    table = page.partition("| state | what is done |\n|---|---|\n")[2].partition("\n\n")[0]
+    documented = [tuple(cell.strip() for cell in row.strip("|").split(" | ")) for row in table.splitlines()]
+    assert [state for state, _ in documented] == [state for state, _, _ in ROWS]
+    for (_, done), (row, state, answer) in zip(documented, ROWS, strict=True):
+        found = next_action(State(**({"now": NOON} | state)), answer)
+        assert done.startswith(found.act.value), row
+
+
+def test_what_comes_first_where_several_things_are_in_the_way() -> None:
+    """In the order of the table: each row holds whatever later ones say."""
+    ways = [state for _, state, offered in ROWS if offered and not {"ready", "windows"} & set(state)]
+    for n, state in enumerate(ways):
+        merged: dict[str, Any] = {}
+        for later in reversed(ways[n:]):
+            merged |= later
+        assert next_action(State(now=NOON, **merged), NEW) == next_action(State(now=NOON, **state), NEW)
+
+
+def test_the_agent_waits_as_long_as_a_server_says(tmp_path: Path) -> None:
+    place, pauses = tmp_path / "again", []
+    place.write_text(f"{time.clock_gettime(time.CLOCK_BOOTTIME) + 300:.0f}\n")
+    assert 298 < agent.again(str(place)) < 302
+    for junk in ("", "x", "nan", "inf", "-1", "1e9", "0"):
+        place.write_text(junk)
+        assert agent.again(str(place)) == 0
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) > 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        agent.look_after(["true"], 100, sleep, lambda: 42.0)
+    assert pauses[1:] == [42.0, 42.0]
