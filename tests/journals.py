@@ -35,7 +35,8 @@ def write_journal(root: Path, boots: dict[str, list[str]]) -> None:
 
 def read_back(place: Path, datagrams: list[bytes]) -> list[dict[str, str]]:
     """What journalctl says of datagrams in the journal's native protocol."""
-    head = f"__REALTIME_TIMESTAMP={T0}000000\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID={'b' * 32}\n_MACHINE_ID={MACHINE}\n".encode()
+    when = f"__REALTIME_TIMESTAMP={T0}000000\n__MONOTONIC_TIMESTAMP=1\n"
+    head = f"{when}_BOOT_ID={'b' * 32}\n_MACHINE_ID={MACHINE}\n".encode()
     journal = place / "told.journal"
     export = b"".join(head + datagram + b"\n" for datagram in datagrams)
     made = subprocess.run([REMOTE, "-o", journal, "-"], input=export, capture_output=True)

@@ -1,4 +1,4 @@
-"""The program itself: it starts, says where to log in, stops gracefully; two of it share a database, and one is killed."""
+"""The program itself: it starts, says where to log in, stops; two of it share a database, and one is killed."""
 
 from __future__ import annotations
 

@@ -518,13 +518,20 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
 # --- as systemd starts it
 
 
+def is_listened_to(place: Path) -> bool:
+    """Whether a Unix socket accepts connections: the flag of <linux/net.h>, __SO_ACCEPTCON, in hex."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(line[-1] == os.fspath(place) and line[3] == "00010000" for line in lines)
+
+
 @contextmanager
 def activated(folder: Path, monkeypatch: pytest.MonkeyPatch, mode: int = 0o666) -> Iterator[Path]:
     place = folder / "fetch"
     command = ["systemd-socket-activate", "-l", place, sys.executable, "-m", "tbupdate.fetcher"]
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as running:
         try:
-            while not place.exists():
+            # It is there before anybody listens to it.
+            while not is_listened_to(place):
                 assert running.poll() is None
                 time.sleep(0.02)
             place.chmod(mode)
