@@ -196,6 +196,18 @@ class Window(_Table):
     minutes: Annotated[int, pydantic.Field(ge=1, le=7 * 24 * 60, strict=True)] = 60
 
 
+def _absolute(path: str) -> str:
+    if path and not path.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+class Metrics(_Table):
+    """`[metrics]`: the file for the collector of Prometheus' node exporter; empty: none."""
+
+    textfile: Annotated[str, pydantic.AfterValidator(_absolute)] = ""
+
+
 class Config(_Table):
     """Everything that can be configured."""
 
@@ -209,6 +221,7 @@ class Config(_Table):
     space: Reserve = Reserve()
     upgrade: Upgrade = Upgrade()
     fetch: Fetch = Fetch()
+    metrics: Metrics = Metrics()
     source: tuple[Source, ...] = ()
     window: tuple[Window, ...] = ()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from tbdiff.entry import Listing, printable
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.tree import read_tree
-from tbupdate import bootsteps, fstab, history, marks, record, rootsteps, subvolumes, syscalls, trusted
+from tbupdate import bootsteps, fstab, history, marks, notices, record, rootsteps, subvolumes, syscalls, trusted
 from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.localchanges import conflicts
@@ -197,6 +197,7 @@ def _append_history(event: history.Event, site: Site) -> None:
         history.append(path, history.from_brief(said))
         marks.remove(site.path(""), f"{marks.LATE}.{name}")
     history.append(path, event)
+    notices.tell_event(event)
 
 
 def _named(event: history.Event, site: Site) -> history.Event:

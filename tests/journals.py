@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def write_journal(root: Path, boots: dict[str, list[str]]) -> None:
         [REMOTE, "-o", place / "system.journal", "-"], input="\n".join([*parts, ""]).encode(), capture_output=True
     )
     assert made.returncode == 0, made.stderr
+
+
+def read_back(place: Path, datagrams: list[bytes]) -> list[dict[str, str]]:
+    """What journalctl says of datagrams in the journal's native protocol."""
+    times = f"__REALTIME_TIMESTAMP={T0}000000\n__MONOTONIC_TIMESTAMP=1\n"
+    head = f"{times}_BOOT_ID={'b' * 32}\n_MACHINE_ID={MACHINE}\n".encode()
+    journal = place / "told.journal"
+    export = b"".join(head + datagram + b"\n" for datagram in datagrams)
+    made = subprocess.run([REMOTE, "-o", journal, "-"], input=export, capture_output=True)
+    assert made.returncode == 0, made.stderr
+    read = subprocess.run(["journalctl", "--file", journal, "-o", "json"], capture_output=True, check=True)
+    return [json.loads(line) for line in read.stdout.splitlines()]
 
 
 def started(deployment: str) -> str:

@@ -12,7 +12,7 @@ from tbdiff import __version__
 from tbdiff.console import Program
 from tbdiff.errors import Failed
 from tbdiff.memory import SMALL, return_pieces
-from tbupdate.cli.options import everywhere
+from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.terminal import print_error
 from tbupdate.signals import interrupt_on_end
 
@@ -35,6 +35,16 @@ def cli(context: click.Context) -> None:
     """Atomic updates of a Linux system on Btrfs: deploy an image, see what happened, keep it or go back."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+@cli.result_callback()
+@click.pass_context
+def _tell(context: click.Context, _result: object) -> None:
+    """Whoever does not ask is told by the message of the day and by metrics."""
+    from tbupdate.cli.telling import AFTER, refresh  # noqa: PLC0415 - as below
+
+    if context.invoked_subcommand in AFTER:
+        refresh(settings())
 
 
 def _add_commands() -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 import click
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
-from tbupdate import booting, history, journal, lock, planning, pstore, space, subvolumes, upkeep
+from tbupdate import booting, history, journal, lock, notices, planning, pstore, space, subvolumes, upkeep
 from tbupdate.cli.options import Settings
 from tbupdate.cli.terminal import print_done, print_lines, warn
 from tbupdate.config import Config
@@ -157,8 +157,10 @@ def restart(wanted: bool) -> None:
 
 def tell_trust(state: str, what: str, moment: str) -> None:
     """Keep in the history that the device trusts others now, where there is room for it."""
+    event = Event(moment, "trust", None, more={"reason": what})
+    notices.tell_event(event)
     try:
-        history.append(os.path.join(state, HISTORY), Event(moment, "trust", None, more={"reason": what}))
+        history.append(os.path.join(state, HISTORY), event)
     except OSError as error:
         warn(f"the history could not be written: {error.strerror}")
 

@@ -14,7 +14,7 @@ from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected, Stop
 from tbdiff.show import change_json, line, size
 from tbdiff.tree import read_tree
-from tbupdate import config, health, history, mounts, outlook, planning, record, status, trusted
+from tbupdate import config, health, history, lastrun, mounts, outlook, planning, record, status, trusted
 from tbupdate import doctor as diagnosis
 from tbupdate.cli.conduct import glance
 from tbupdate.cli.options import everywhere, settings
@@ -39,9 +39,15 @@ def show_status() -> None:
         state = os.path.join(site.top, STATE)
         shown = outlook.find(site, system, rules)
         trust, own = _trust(state, rules)
+        last = lastrun.read(state)
     results = health.kept() if system.booted_id is not None else []
     if said.json:
-        more = {"health": health.fields(results), "failed": failed, "trust": trust}
+        more = {
+            "health": health.fields(results),
+            "failed": failed,
+            "trust": trust,
+            "last_run": last and last.model_dump(mode="json"),
+        }
         print_json(status.fields(system) | more | shown.fields())
     else:
         print_lines(status.summary(system))

@@ -11,15 +11,17 @@ import click
 
 from tbdiff.errors import NothingToDo, Stop
 from tbdiff.show import size
-from tbupdate import config, consent, fetching, outlook, trusted
+from tbupdate import config, consent, fetching, notices, outlook, trusted
 from tbupdate.cli.conduct import changing, glance, now, restart
 from tbupdate.cli.deploying import Wishes, take_up
 from tbupdate.cli.offers import Found, ask, called, go, is_ready
 from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import working
+from tbupdate.cli.telling import told
 from tbupdate.cli.terminal import print_json, print_lines, warn
 from tbupdate.config import Config
 from tbupdate.consent import APPROVED, DECLINED, POSTPONED, Decision
+from tbupdate.lastrun import Result
 from tbupdate.layout import STATE
 from tbupdate.outlook import state_of
 from tbupdate.perform import perform
@@ -35,16 +37,17 @@ EVERY_MAX = 7 * 24 * 60
 
 def step(said: Settings, rules: Config) -> None:
     """What this device does now by itself; NothingToDo says what it waits for."""
-    with Reach(rules.fetch) as reach:
-        _step(said, rules, reach)
+    with told(said, rules) as done, Reach(rules.fetch) as reach:
+        _step(said, rules, reach, done)
 
 
-def _step(said: Settings, rules: Config, reach: Reach) -> None:
+def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> None:
     fault: Stop | None = None
     with working(said, rules) as site:
         system = glance(site)
         try:
             found = ask(site, system, rules, reach, remember=True)
+            _tell_found(site, found[0])
         except Stop as stop:
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
@@ -63,14 +66,18 @@ def _step(said: Settings, rules: Config, reach: Reach) -> None:
     match what.act:
         case Act.FETCH:
             go(found, said, rules, Wishes(fetch=True), reach)
+            done.append("fetched")
             _after(said, rules)
         case Act.DEPLOY if not found:
             take_up(said, rules)
+            done.append("deployed")
             _after(said, rules)
         case Act.DEPLOY:
             go(found, said, rules, Wishes(), reach)
+            done.append("deployed")
             _after(said, rules)
         case Act.REBOOT:
+            done.append("rebooting")
             restart(True)
         case _ if offer is not None:
             raise NothingToDo(f"{called(offer.update.release)} is there, but {what.why}")
@@ -97,6 +104,14 @@ def _decision(site: Site, offer: Found | None) -> Decision | None:
     if known is None or known.tree != offer.update.release.tree:
         known = Decision(tree=offer.update.release.tree)
     return known.model_copy(update={"called": called(offer.update.release), "bytes": offer.update.routes[0].size})
+
+
+def _tell_found(site: Site, found: Found) -> None:
+    """Each release is news once."""
+    before = consent.read(_place(site))
+    if before is None or before.tree != found.update.release.tree:
+        name = called(found.update.release)
+        notices.tell("found", f"{name} is offered", release=found.update.release.release)
 
 
 def _kept(site: Site, system: System, rules: Config) -> Decision | None:
