@@ -105,7 +105,7 @@ SHARE := /usr/share
 INITCPIO := /usr/lib/initcpio
 UNITS := /usr/lib/systemd/system
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update tb-update-fetcher
-SERVICES := carry health commit rollback upgrade agent fetch
+SERVICES := carry health commit rollback rollback@ watch upgrade agent fetch
 install:
 	rm -rf build
 	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
@@ -134,7 +134,7 @@ install:
 	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants' \
 	    '$(DESTDIR)$(UNITS)/basic.target.wants'
 	install -d '$(DESTDIR)$(UNITS)/sockets.target.wants'
-	@for unit in $(SERVICES:=.service) upgrade.timer fetch.socket; do \
+	@for unit in $(SERVICES:=.service) upgrade.timer watch.timer fetch.socket; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
 	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'

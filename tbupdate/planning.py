@@ -181,6 +181,26 @@ def plan_rollback(
     return Plan(there.id, tuple(steps), afterwards)
 
 
+def plan_leave(system: System, now: str, reason: str, log: Tail = NO_LOG) -> Plan:
+    """Leave what runs as bad, because a program found that it does not work; also what was committed, but only once.
+
+    Several that find the same must not go back one after the other; and what was gone back to is not left in its turn:
+    what fails there too, as a network may, is not the deployment's fault.
+    """
+    require_layout(system)
+    here = system.booted
+    if here is None or here != system.default:
+        raise NothingToDo("what runs is not what boots next, so it is left already")
+    newer = system.deployments[system.deployments.index(here) + 1 :]
+    failed = next((kept.id for kept in reversed(newer) if kept.id in system.marks.bad), None)
+    if failed is not None and system.pending is None:
+        raise Rejected(
+            f"{here.id} is what was gone back to from {failed}, and is not left in its turn; nothing was changed",
+            "Look what they have in common; a person can go further back: tb-update rollback ID",
+        )
+    return plan_rollback(system, None, now, reason, log, bad=True)
+
+
 def plan_commit(system: System, now: str) -> Plan:
     """The deployment on trial (or staged, on an image of another system) is kept for good."""
     require_layout(system)

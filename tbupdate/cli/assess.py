@@ -7,7 +7,7 @@ import click
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbupdate import booting, config, health, journal, planning
 from tbupdate.cli.conduct import carry_out, changing, now, restart, retain
-from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines, warn
 from tbupdate.perform import perform
@@ -19,6 +19,7 @@ from tbupdate.site import Site
 @click.option("--failed", "then", flag_value="failed", help="It will never be: leave what is on trial, and reboot.")
 @click.option("--ends", "then", flag_value="ends", help="A clean shutdown: what is on trial gets its try back.")
 @click.option("--decide", "then", flag_value="decide", help="Run the checks; then as with --passed or --failed.")
+@click.option("--watch", "then", flag_value="watch", help="Run the checks; leave what runs if a required one fails.")
 @everywhere
 def assess(then: str | None) -> None:
     """Run the checks in required.d and wanted.d, and say how they end; the options are for the units of the system."""
@@ -27,10 +28,16 @@ def assess(then: str | None) -> None:
     with working(said, rules) as site:
         if said.top is not None:
             raise Rejected("checks are for the running system, and this is another one; nothing was changed")
-        if then in (None, "decide"):
-            why = _check(site, rules.health, as_json=said.json)
-            if then is None:
-                _end(why, as_json=said.json)
+        if then in (None, "decide", "watch"):
+            results = _check(site, rules.health)
+            why = health.why_unhealthy(results)
+            if then is None or (then == "watch" and why is None):
+                _end(results, why, as_json=said.json)
+                return
+            if not said.json:
+                print_lines(_lines(results))
+            if then == "watch":
+                _leave(str(why), site, said)
                 return
             then = "passed" if why is None else "failed"
         # Another run that is in progress says nothing about this system's health.
@@ -53,24 +60,34 @@ def assess(then: str | None) -> None:
     restart(True)
 
 
-def _check(site: Site, rules: config.Health, *, as_json: bool) -> str | None:
-    """Run and show all checks; why the system is not well, if it is not."""
+def _check(site: Site, rules: config.Health) -> list[health.Result]:
+    """Run all checks."""
     if site.survey().initialised:
         # What boot loader and hook did by themselves is written down now, not with the next deploy.
         with changing(site, wait=True) as system:
             health.tell_units(on_trial=system.trial is not None)
     results = health.run_checks(health.find_checks(), rules.limit, rules.attempts, rules.pause)
     health.keep(results)
-    why = health.why_unhealthy(results)
+    return results
+
+
+def _leave(why: str, site: Site, said: Settings) -> None:
+    """Go back also from what was committed long ago."""
+    with changing(site, wait=True) as system:
+        carry_out("rollback", planning.plan_leave(system, now(), why, journal.of_this_boot()), site, said)
+    restart(True)
+
+
+def _lines(results: list[health.Result]) -> list[str]:
+    return [*(one.line for one in results), f"{len(results) or 'No'} check{'' if len(results) == 1 else 's'} ran."]
+
+
+def _end(results: list[health.Result], why: str | None, *, as_json: bool) -> None:
+    """Say how they ended; why the system is not well, if it is not."""
     if as_json:
         print_json({"healthy": why is None, "checks": health.fields(results)})
     else:
-        print_lines(one.line for one in results)
-        print_lines([f"{len(results) or 'No'} check{'' if len(results) == 1 else 's'} ran."])
-    return why
-
-
-def _end(why: str | None, *, as_json: bool) -> None:
+        print_lines(_lines(results))
     if why is not None:
         if as_json:
             click.get_current_context().exit(Failed.exit_code)

@@ -56,17 +56,23 @@ from tbupdate.userdata import Data
 @click.option("--reboot", is_flag=True, help="Reboot into it at once.")
 @click.option("--bad", is_flag=True, help="What is left is bad, even if it was committed: do not install it again.")
 @click.option("--reason", default="rolled back", help="Why, for the history and the list.")
+@click.option("--unattended", is_flag=True, help="A program asks: as with --bad, but never from what was gone back to.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @everywhere
-def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, dry_run: bool) -> None:
+def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, unattended: bool, dry_run: bool) -> None:
     """Go back to the previous deployment, or to the kept deployment ID."""
+    if unattended and deployment is not None:
+        raise click.UsageError("--unattended goes to where a rollback leads: it takes no ID")
     said = settings()
     with working(said) as site, looking(site) if dry_run else changing(site) as system:
         refuse_reboot_elsewhere(system, reboot)
         # What runs is left, most likely for what it has logged.
         leaving = system.booted is not None and system.booted == system.default and not dry_run
         log = journal.of_this_boot() if leaving else journal.NO_LOG
-        plan = planning.plan_rollback(system, deployment, now(), safe(reason), log, bad=bad)
+        if unattended:
+            plan = planning.plan_leave(system, now(), safe(reason), log)
+        else:
+            plan = planning.plan_rollback(system, deployment, now(), safe(reason), log, bad=bad)
         if dry_run:
             print_plan(plan, as_json=said.json)
             return

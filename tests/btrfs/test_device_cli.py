@@ -303,10 +303,16 @@ def test_a_live_system(dev: Device) -> None:
     image = dev.image(None, tree, "1.0")
     dev.image(None, dev.tree("two"), "2.0")
     (dev.work / "live.sh").write_text(LIVE)
+    (dev.work / "bin").mkdir()
+    (dev.work / "bin/reboot").write_text("#!/bin/sh\necho once >>/work/restarted\n")
+    (dev.work / "bin/reboot").chmod(0o755)
+    with (dev.work / "config.toml").open("a") as file:
+        file.write("[health]\nattempts = 1\n")
     arguments = [str(dev.work / "live.sh"), str(dev.top), str(dev.work), str(REPOSITORY), sys.prefix, image]
     done = subprocess.run(["unshare", "--mount", "--fork", "sh", "-eux", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    staged, too_early, trial, refused, committed, back = (json.loads(part) for part in done.stdout.split("---\n"))
+    parts = [json.loads(part) for part in done.stdout.split("---\n")]
+    staged, too_early, trial, refused, committed, well, back, again, unwell = parts
     assert staged["staged"] == staged["default"] == staged["id"]
     assert staged["booted"] == staged["previous"] != staged["id"]
     assert staged["reboot_needed"]
@@ -316,6 +322,14 @@ def test_a_live_system(dev: Device) -> None:
     assert "trial" in refused["error"]["message"]
     assert committed["trial"] is None
     assert committed["committed"] == staged["id"]
+    # Long after the commit, a check finds out.
+    assert well["healthy"]
+    assert back["done"] == "rollback"
+    bad = next(one["bad"] for one in back["deployments"] if one["id"] == staged["id"])
+    assert bad == "the required check memory failed: it leaks"
+    assert (dev.work / "restarted").read_text() == "once\n"
+    assert "left already" in again["error"]["message"]
+    assert "gone back to" in unwell["error"]["message"]
     assert back["default"] == staged["booted"]
     assert back["booted"] == staged["id"]
     assert back["reboot_needed"]
@@ -334,7 +348,9 @@ boot() {
     mount -t tmpfs none "$new/run"; mount -t proc none "$new/proc"
 }
 run() {
-    chroot "$new" sh -c 'cd /repo && exec /venv/bin/python -m tbupdate "$@" --json --config /work/config.toml' sh "$@"
+    chroot "$new" sh -c '
+        PATH=/work/bin:$PATH; cd /repo && exec /venv/bin/python -m tbupdate "$@" --json --config /work/config.toml
+    ' sh "$@"
 }
 boot before
 run deploy "/work/${image##*/}"; echo ---
@@ -344,7 +360,20 @@ boot after
 run status; echo ---
 run deploy /work/2.0.tbdiff || test $? = 3; echo ---
 run commit; echo ---
-run rollback
+run health --watch; echo ---
+spoil() {
+    mkdir -p "$new/etc/tb-update/required.d"
+    printf '#!/bin/sh\\necho it leaks\\nexit 1\\n' >"$new/etc/tb-update/required.d/memory"
+    chmod 755 "$new/etc/tb-update/required.d/memory"
+}
+spoil
+# What it would start anew is this computer.
+test -x "$work/bin/reboot"
+run health --watch; echo ---
+run rollback --unattended --reboot || test $? = 4; echo ---
+boot last
+spoil
+run health --watch || test $? = 3
 """
 
 

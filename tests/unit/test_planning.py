@@ -224,6 +224,27 @@ def test_a_committed_deployment_can_be_left_as_bad() -> None:
         planning.plan_deploy(left, a_manifest(leads_to=2), an_offer())
 
 
+def test_a_program_leaves_what_was_committed_once_and_goes_no_further() -> None:
+    three = a_system(3, default=3, good=3, committed=(1, 2, 3), booted=3)
+    plan = planning.plan_leave(three, NOW, "it leaks")
+    assert plan.deployment == identity(2)
+    assert f"bad.{identity(3)}" in {step.mark for step in plan.steps if isinstance(step, SetMark)}
+    # The second that says so in the same boot.
+    left = a_system(3, default=2, good=2, committed=(1, 2, 3), booted=3, bad={identity(3): "it leaks"})
+    with pytest.raises(NothingToDo, match="left already"):
+        planning.plan_leave(left, NOW, "it leaks, too")
+    # And after the reboot: what fails there too is not the fault of a deployment.
+    again = a_system(3, default=2, good=2, committed=(1, 2, 3), booted=2, bad={identity(3): "it leaks"})
+    with pytest.raises(Rejected, match="gone back to"):
+        planning.plan_leave(again, NOW, "it leaks here as well")
+    assert planning.plan_rollback(again, None, NOW, "by hand").deployment == identity(1)
+    # A next release has its own chance, on trial and after it.
+    fourth = a_system(4, default=4, good=2, committed=(1, 2, 3), booted=4, bad={identity(3): "it leaks"})
+    assert planning.plan_leave(fourth, NOW, "no").deployment == identity(2)
+    with pytest.raises(Rejected, match="no earlier"):
+        planning.plan_leave(a_system(1, default=1, good=1, committed=(1,), booted=1), NOW, "no")
+
+
 @pytest.mark.parametrize(
     ("system", "error"),
     [

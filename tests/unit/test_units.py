@@ -54,3 +54,20 @@ def test_who_deploys_has_no_network(root: Path, name: str) -> None:
     assert level <= 3.5
     for wanted in ("PrivateNetwork", "IPAddressDeny", "ProtectKernelModules", "NoNewPrivileges"):
         assert found[wanted], wanted
+
+
+def test_what_triggers_a_rollback_later_is_sound(root: Path, tmp_path: Path) -> None:
+    for name in ("watch.timer", "watch.service", "rollback@.service"):
+        text = (root / f"usr/lib/systemd/system/tb-update-{name}").read_text()
+        (tmp_path / f"tb-update-{name}").write_text(text.replace("/bin/p", "/bin/true"))
+    (tmp_path / "app.service").write_text(
+        "[Unit]\nOnFailure=tb-update-rollback@%n.service\n[Service]\nExecStart=/bin/true\n"
+    )
+    units = ["app.service", "tb-update-watch.timer", "tb-update-rollback@app.service.service"]
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *(tmp_path / name for name in units)], capture_output=True, text=True
+    )
+    about_ours = [line for line in done.stderr.splitlines() if "tb-update" in line or "app.service" in line]
+    assert about_ours == []
+    for name in ("watch.service", "rollback@.service"):
+        assert "SuccessExitStatus=3 4\n" in (tmp_path / f"tb-update-{name}").read_text()
