@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tbdiff.errors import NothingToDo, Rejected
-from tbupdate import marks, moving
+from tbupdate import marks, moving, saving
 from tbupdate.datavocabulary import Isolate, Move, RenewOutside, TellLate
 from tbupdate.layout import CARRIED, carried, coming, kept_root
+from tbupdate.rootvocabulary import KeepCarried
 from tbupdate.steps import (
     CarryLocal,
     ClearMark,
@@ -19,7 +20,7 @@ from tbupdate.steps import (
     TakeSnapshot,
     TidySnapshot,
 )
-from tbupdate.system import Deployment, Subvolume, System
+from tbupdate.system import Deployment, System
 
 
 def carry(system: System, new: str, base: Deployment | None) -> tuple[Step, ...]:
@@ -35,7 +36,10 @@ def carry(system: System, new: str, base: Deployment | None) -> tuple[Step, ...]
     origin = _origin(system, source)
     apart = _installed(origin) and (base is None or _origin(system, base) != origin)
     bring = CarryLocal(origin.id, carried(new), kept_root(new), new, own=apart)
-    return (*wait(root, new), bring)
+    # Of a root that is thrown away, what was saved.
+    there = source.template if system.throws_away(source) else root.name
+    kept = (KeepCarried(new, kept_root(new), 1),) if system.choice is not None else ()
+    return (*wait(there, new), bring, *kept)
 
 
 def refuse_before_boot(system: System) -> None:
@@ -48,9 +52,9 @@ def refuse_before_boot(system: System) -> None:
         )
 
 
-def wait(root: Subvolume, new: str) -> tuple[Step, ...]:
-    """How `root` is now is kept until `new` has booted: what is changed in it from now on is brought then."""
-    return (MakeSnapshot(root.name, carried(new), read_only=True),)
+def wait(there: str, new: str) -> tuple[Step, ...]:
+    """How a root is now is kept until `new` has booted: what is changed in it from now on is brought then."""
+    return (MakeSnapshot(there, carried(new), read_only=True),)
 
 
 def _origin(system: System, kept: Deployment) -> Deployment:
@@ -75,7 +79,9 @@ def finish(system: System, *, anyhow: bool = False) -> tuple[Step, ...]:
     late = _late(system, default)
     lost = _tell(system, default, tuple(moving.outside(system))) if late else ()
     awaited = (ClearMark(marks.INSTALLED),) if system.marks.installed is not None else ()
-    return (*late, *lost, *forget(system, default.id, made=bool(late)), *awaited)
+    # A second snapshot that a cut run left is cleared by the repair itself.
+    made = (DeleteSubvolume(coming(carried(default.id))),) if late else ()
+    return (*late, *lost, DeleteSubvolume(carried(default.id)), *made, *awaited)
 
 
 def plan_carry(system: System) -> Plan:
@@ -114,24 +120,21 @@ def _tell(system: System, default: Deployment, moves: tuple[Move, ...]) -> tuple
 
 def _late(system: System, default: Deployment) -> tuple[Step, ...]:
     then = system.subvolumes.get(carried(default.id))
-    source, root = _parent(system, then), system.default_root
+    source, root = system.parent(then), system.default_root
     if then is None or root is None:
         return ()
-    now = coming(then.name)
+    now, since = coming(then.name), then.name
+    taken: Step
     if system.marks.installed is not None:
         # `init` was run in it, so it is the root of no deployment; but that which `init` made is what it was then.
-        take = TakeSnapshot(system.marks.installed, now, read_only=True)
-        return (take, CarryLocal(default.id, now, root.name, default.id, since=then.name))
-    base = system.made_from(source)
-    if source is None or base is None:
-        return ()
-    bring = CarryLocal(base.id, now, root.name, default.id, since=then.name)
-    return (MakeSnapshot(source.name, now, read_only=True), bring)
-
-
-def _parent(system: System, snapshot: Subvolume | None) -> Subvolume | None:
-    """The root that a snapshot was made of."""
-    return next((one for one in system.subvolumes.values() if snapshot and one.uuid == snapshot.parent_uuid), None)
+        base, taken = default, TakeSnapshot(system.marks.installed, now, read_only=True)
+    else:
+        owner = system.owner(source)
+        # What was not saved of a root that is thrown away is lost; what was saved came to its place then.
+        if source is None or owner is None or system.throws_away(owner):
+            return ()
+        base, taken = owner, MakeSnapshot(source.name, now, read_only=True)
+    return (taken, *saving.land(system, default, root.name, lambda to: CarryLocal(base.id, now, to, default.id, since)))
 
 
 def follow(system: System, source: Deployment | None, there: Deployment, root: str) -> tuple[Step, ...]:
@@ -139,14 +142,15 @@ def follow(system: System, source: Deployment | None, there: Deployment, root: s
     if source is None or source == there or not source.roots:
         return ()
     snapshot = coming(carried(there.id))
-    bring = CarryLocal(source.id, snapshot, root, there.id, back=True)
-    return (MakeSnapshot(source.roots[0].name, snapshot, read_only=True), bring, DeleteSubvolume(snapshot))
+    taken = source.template if system.throws_away(source) else source.roots[0].name
+    bring = saving.land(system, there, root, lambda to: CarryLocal(source.id, snapshot, to, there.id, back=True))
+    return (MakeSnapshot(taken, snapshot, read_only=True), *bring, DeleteSubvolume(snapshot))
 
 
-def forget(system: System, deployment: str, *, made: bool = False) -> tuple[Step, ...]:
-    """Nothing more is brought to a deployment; `made`: by the steps before, a second snapshot is there."""
+def forget(system: System, deployment: str) -> tuple[Step, ...]:
+    """Nothing more is brought to a deployment."""
     names = (carried(deployment), coming(carried(deployment)))
-    return tuple(DeleteSubvolume(name) for name in names if name in system.subvolumes or (made and name == names[1]))
+    return tuple(DeleteSubvolume(name) for name in names if name in system.subvolumes)
 
 
 def forget_all(system: System) -> tuple[Step, ...]:

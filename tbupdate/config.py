@@ -83,13 +83,18 @@ Pattern = Annotated[str, pydantic.AfterValidator(check_pattern)]
 
 
 class Local(_Table):
-    """`[local]`: which local changes follow to another root, and whether one that conflicts stops a deploy."""
+    """`[local]`: which local changes follow to another root, and whether one that conflicts stops a deploy.
+
+    `volatile`: the root is made anew at each boot, with the local changes that were saved. The hook in the initramfs
+    reads that as well (see `volatility`).
+    """
 
     carry: tuple[Pattern, ...] = CARRY
     drop: tuple[Pattern, ...] = DROP
     both_ways: tuple[Pattern, ...] = BOTH_WAYS
     own: tuple[Pattern, ...] = OWN
     conflict: Literal["keep", "reject"] = "keep"
+    volatile: Annotated[bool, pydantic.Field(strict=True)] = False
 
     @property
     def policy(self) -> LocalPolicy:

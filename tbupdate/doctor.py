@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tbdiff.entry import printable
 from tbdiff.errors import Stop
 from tbdiff.index import MOMENT
-from tbupdate import booting, layout, places, record, space, subvolumes, trust, trusted
+from tbupdate import booting, layout, places, record, saved, space, subvolumes, trust, trusted
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.place import read_file
@@ -20,6 +20,7 @@ from tbupdate.mirrors import SHOWN
 from tbupdate.site import Site
 from tbupdate.status import interrupted
 from tbupdate.system import System
+from tbupdate.volatility import CONFIG
 
 LEAST_DATA = 256 << 20
 LEAST_METADATA = 64 << 20
@@ -46,6 +47,7 @@ def examine(system: System, site: Site, boot: str | None, config: Config) -> lis
     found = [*_layout(system), *_records(system, top), *_options(top, boot, system), *_nested(system)]
     found += [*_facilities(system, top, config), *_writers(system, top)]
     found += _booting(system, site.chooser, boot)
+    found += _volatile(system, site, config)
     return sorted(found, key=lambda one: one.notice)
 
 
@@ -243,6 +245,46 @@ def _trust(top: str, config: Config) -> Iterator[Finding]:
             "Nothing to do if that was you. Else: tb-update trust revoke; a reset forgets it.",
             notice=True,
         )
+
+
+def _volatile(system: System, site: Site, config: Config) -> Iterator[Finding]:
+    """What stands against a root that is made anew at each boot."""
+    kept = system.booted or system.default
+    if kept is None:
+        return
+    wanted = config.local.volatile
+    if wanted and system.choice is None:
+        yield Finding(
+            "volatile",
+            "volatile is set, but no boot loader that tb-update looks after boots this system: its root stays as it is",
+            "Set one up with `tb-update init`, or take `volatile = true` out of config.toml.",
+        )
+    elif wanted and not kept.volatile:
+        yield Finding(
+            "volatile",
+            "volatile is set, but not in what the root is made of: the root is kept as it is",
+            f"Run: tb-update changes save. The hook reads only a line `volatile = true` below a line [local] in "
+            f"/{CONFIG}, which is no link.",
+        )
+    elif system.throws_away(kept) and not wanted:
+        yield Finding(
+            "volatile",
+            "volatile is set no longer, but that is not saved: the next boot makes the root anew",
+            "Run: tb-update changes save",
+        )
+    if system.throws_away(system.booted) and system.made.of is None:
+        yield Finding(
+            "volatile",
+            "the root was not made anew at this boot: the initrd has an older hook, or the disk did not let it",
+            "See `dmesg | grep tb-update`. Make the initrd anew in the system that the images are made of.",
+        )
+    for one in kept.saved:
+        if not one.whole or not saved.is_whole(site.record(kept.id), one.number, site.path(one.name)):
+            yield Finding(
+                "saved",
+                f"{layout.SNAPSHOTS}/{one.name}, a copy of saved local changes, is damaged: it is passed over",
+                "Save them again: tb-update changes save",
+            )
 
 
 def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Iterator[Finding]:

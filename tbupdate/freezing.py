@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tbdiff.errors import Rejected
 from tbupdate import booting, carrying, fstab, marks, userdata
 from tbupdate.history import Event
-from tbupdate.layout import CURRENT, SNAPSHOTS, coming, kept_root, partial
+from tbupdate.layout import CURRENT, SNAPSHOTS, aside, coming, kept_root, partial
 from tbupdate.planning import (
     RESERVE,
     refuse_during_trial,
@@ -87,7 +87,7 @@ def plan_run(system: System, wish: Wish) -> Plan:
     copies = [stand for stand in wish.stands if stand.copy is not None]
     prepare: tuple[Step, ...] = (
         *_take_in(system, record, root),
-        *(carrying.wait(root, new) if not wish.over_staged else ()),
+        *(carrying.wait(root.name, new) if not wish.over_staged else ()),
         MakeSnapshot(unfinished, before, read_only=True),
         *(TakeSnapshot(stand.subvolume, stand.copy) for stand in copies if stand.copy is not None),
         RunCommand(unfinished, wish.command, wish.stands),
@@ -126,7 +126,7 @@ def source_root(system: System, *, over_staged: bool = False) -> Subvolume:
     if over_staged:
         if staged is None or system.default_root is None:
             raise Rejected("nothing is staged that could be continued; nothing was changed", "Leave out --continue.")
-        return system.default_root
+        return system.subvolumes[staged.template] if system.throws_away(staged) else system.default_root
     if system.booted_id is not None:
         root = system.by_number(system.booted_id)
         if system.booted is None or root is None:
@@ -154,17 +154,12 @@ def stands(lines: Iterable[fstab.Line], system: System, file_system: str, deploy
     return tuple(sorted(found.values(), key=lambda stand: stand.point.count("/")))
 
 
-def aside(what: str, deployment: str) -> str:
-    """What stands beside an unfinished deployment while that is made; the repair after a cut knows it as such."""
-    return partial(f"{what}-{deployment[-6:]}")
-
-
 def _begin(system: System, wish: Wish) -> tuple[Subvolume, Deployment]:
     require_layout(system)
     refuse_foreign_names(system)
     refuse_during_trial(system)
     root = source_root(system, over_staged=wish.over_staged)
-    base = system.made_from(root)
+    base = system.owner(root)
     if base is None or base.record is None:
         raise Rejected(
             f"{SNAPSHOTS}/{root.name} was made from no deployment that has a record; nothing was changed",

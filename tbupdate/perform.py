@@ -33,7 +33,7 @@ from tbupdate.bootvocabulary import Choose, SetUpBoot, TakeDownBoot
 from tbupdate.datavocabulary import MoveStep, ResetStep
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.localchanges import conflicts
-from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel, TellHidden
+from tbupdate.rootvocabulary import RootStep
 from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
@@ -198,7 +198,7 @@ def do(step: Step, site: Site) -> None:
             | Exchange()
         ):
             _do_with_subvolumes(step, site)
-        case EmptyTemporary() | TakeInKernel() | RunCommand() | ReadChanges() | TellHidden():
+        case _ if isinstance(step, RootStep):
             rootsteps.do(step, site)
         case _ if isinstance(step, MoveStep):
             datasteps.do(step, site)

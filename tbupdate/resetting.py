@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from tbdiff.errors import Rejected
-from tbupdate import booting, carrying, marks, userdata
+from tbupdate import booting, carrying, marks, saving, userdata
 from tbupdate.boot.chooser import Choice
 from tbupdate.datavocabulary import KeepMounts
-from tbupdate.freezing import aside
 from tbupdate.history import Event
-from tbupdate.layout import SNAPSHOTS
+from tbupdate.layout import SNAPSHOTS, aside
 from tbupdate.mirrors import held_names, settle, way_back
 from tbupdate.planning import (
     find,
@@ -18,6 +17,7 @@ from tbupdate.planning import (
     refuse_foreign_names,
     require_layout,
 )
+from tbupdate.rootvocabulary import KeepCarried
 from tbupdate.steps import (
     AppendHistory,
     DeleteSubvolume,
@@ -83,6 +83,10 @@ def plan_reset(
     # Before the switch: what was reset must not go on with them, wherever it is cut.
     steps += [ForgetOwnKeys()]
     steps += [Exchange(fresh, unfinished) if old else Rename(unfinished, fresh), SyncFileSystem()]
+    # Nor what was saved; but where it is made anew at each boot, it has to be with what was brought to it just now.
+    if system.choice is not None and (keep_mounts is not None or data):
+        steps += [KeepCarried(there.id, fresh, saving.next_number(there)), SyncFileSystem()]
+    steps += saving.forget(there)
     steps += booting.switch(system, fresh, choice)
     if good != system.marks.good:
         steps += [SetMark(marks.GOOD, there.id), SyncFileSystem()]

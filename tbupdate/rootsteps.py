@@ -13,7 +13,15 @@ from tbdiff.generation import read_changed
 from tbdiff.tree import read_tree
 from tbupdate import fstab, record, sandbox, subvolumes
 from tbupdate.boot import kernel
-from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, Stand, TakeInKernel, TellHidden
+from tbupdate.rootvocabulary import (
+    EmptyTemporary,
+    ReadChanges,
+    RunCommand,
+    SavedStep,
+    Stand,
+    TakeInKernel,
+    TellHidden,
+)
 from tbupdate.site import Site
 from tbupdate.steps import Step
 from tbupdate.syscalls import sync
@@ -46,6 +54,10 @@ def do(step: Step, site: Site) -> None:
             _tell_hidden(site.path(name), site)
         case ReadChanges():
             _read_changes(step, site)
+        case _ if isinstance(step, SavedStep):
+            from tbupdate.localchanges import keeping  # noqa: PLC0415 - its memory is not needed beside an image's
+
+            keeping.do(step, site)
         case _:
             raise Failed(f"this version does not know how to {step}")
 

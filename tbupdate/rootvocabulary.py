@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 
 from tbupdate.boot.kernel import Overrides
-from tbupdate.layout import SNAPSHOTS
+from tbupdate.layout import SNAPSHOTS, saved
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,41 @@ class ReadChanges:
 
     def __str__(self) -> str:
         return f"read what differs in {SNAPSHOTS}/{self.name} from {self.base}, to know its every file later"
+
+
+@dataclass(frozen=True)
+class ProveSaved:
+    """From here on a saved copy counts, which is durable before."""
+
+    deployment: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"prove {SNAPSHOTS}/{saved(self.deployment, self.number)} by a digest"
+
+
+@dataclass(frozen=True)
+class KeepCarried:
+    """What a new root holds beyond its deployment counts as saved, if that root is one that is thrown away."""
+
+    deployment: str
+    root: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"save the local changes in {SNAPSHOTS}/{self.root}, if that is made anew at each boot"
+
+
+@dataclass(frozen=True)
+class ForgetSaved:
+    """A saved copy counts no longer."""
+
+    deployment: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"forget {SNAPSHOTS}/{saved(self.deployment, self.number)}"
+
+
+SavedStep = ProveSaved | KeepCarried | ForgetSaved
+RootStep = EmptyTemporary | TakeInKernel | TellHidden | RunCommand | ReadChanges | SavedStep

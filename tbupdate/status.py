@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tbdiff.show import size
@@ -64,6 +65,7 @@ def fields(system: System) -> dict[str, Any]:
         "default_subvolume": system.default_id,
         "booted_subvolume": system.booted_id,
         "boot": boot_fields(system),
+        "volatile": volatile_fields(system),
         "free": {"data": system.space.data, "metadata": system.space.metadata},
         "deployments": [deployment_fields(system, kept) for kept in reversed(system.deployments)],
     }
@@ -76,6 +78,25 @@ def boot_fields(system: System) -> dict[str, Any] | None:
         return None
     said = {"chooser": system.boot.name, "default": choice.default, "trial": choice.trial, "back": choice.back}
     return said | {"tries": tries_left(system)}
+
+
+def volatile_fields(system: System) -> dict[str, Any] | None:
+    """What runs (else boots next), where its root is made anew at each boot, and what of it was saved; for programs."""
+    kept = system.booted or system.default
+    if kept is None or not system.throws_away(kept):
+        return None
+    newest, root = kept.newest, system.parent(system.by_number(system.booted_id))
+    return {
+        "id": kept.id,
+        "saved": {"copy": newest.number, "time": written(newest.time)} if newest is not None else None,
+        "damaged": [one.number for one in kept.saved if not one.whole],
+        "made_of": root.name if root is not None else None,
+    }
+
+
+def written(seconds: float) -> str:
+    """A time as it is written everywhere."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def tries_left(system: System) -> int | None:
@@ -134,9 +155,35 @@ def summary(system: System) -> list[str]:
     if system.boot is not None and system.choice is not None:
         left = tries_left(system)
         rows.append(("boot loader", system.boot.name + (f", {left} tries left" if left is not None else "")))
+    rows += _volatile_rows(system)
     rows.append(("free", f"{size(system.space.data)} data, {size(system.space.metadata)} metadata"))
     lines = [f"{what + ':':14}{value}" for what, value in rows]
     return [*lines, "", *advice(system)]
+
+
+def _volatile_rows(system: System) -> Iterator[tuple[str, str]]:
+    kept = system.booted or system.default
+    if kept is None or not system.throws_away(kept):
+        return
+    newest = kept.newest
+    said = "no local change is saved"
+    if newest is not None:
+        said = f"local changes as saved on {written(newest.time)}{_age(time.time() - newest.time)}"
+    yield "volatile", f"the root is made anew at each boot; {said}"
+    for one in kept.saved:
+        if not one.whole:
+            yield (
+                "damaged",
+                f"{layout.SNAPSHOTS}/{one.name}, a copy of saved local changes: it is passed over",
+            )
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count > 0:
+            return f", {count} {unit}{'' if count == 1 else 's'} ago"
+    return ""
 
 
 def _back(system: System) -> Deployment | None:

@@ -22,7 +22,7 @@ from tbupdate.datavocabulary import MoveStep, ResetStep
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.record import Record
-from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, TakeInKernel, TellHidden
+from tbupdate.rootvocabulary import RootStep
 
 
 @dataclass(frozen=True)
@@ -318,11 +318,7 @@ Step = (
     | MakeTries
     | DropTries
     | ClearNote
-    | EmptyTemporary
-    | TakeInKernel
-    | RunCommand
-    | ReadChanges
-    | TellHidden
+    | RootStep
     | MoveStep
     | ResetStep
 )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tbdiff.errors import Rejected
-from tbupdate import layout, marks, mounts, record, space, subvolumes
+from tbupdate import layout, marks, mounts, record, saved, space, subvolumes, volatility
 from tbupdate.boot import kernelsets, place
 from tbupdate.boot.chooser import Choice, Chooser
 from tbupdate.localchanges import conflicts
 from tbupdate.localchanges.conflicts import Conflict
 from tbupdate.marks import Marks
 from tbupdate.record import Record
+from tbupdate.saved import Saved
 from tbupdate.space import Space
+from tbupdate.volatility import Made
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Place:
 class Deployment:
     """An applied image that is kept under its id, and the writable roots that were made from it, the used one first.
 
-    `conflicts` are those of local changes with its image.
+    `conflicts` are those of local changes with its image; `saved` its saved copies, by number. `volatile`: what its
+    roots are made of says that they are to be thrown away.
     """
 
     id: str
@@ -56,6 +59,18 @@ class Deployment:
     record: Record | None = None
     roots: tuple[Subvolume, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
+    saved: tuple[Saved, ...] = ()
+    volatile: bool = False
+
+    @property
+    def newest(self) -> Saved | None:
+        """The newest saved copy that is whole."""
+        return next((one for one in reversed(self.saved) if one.whole), None)
+
+    @property
+    def template(self) -> str:
+        """The name of what its roots are made of: the newest saved copy, else the deployment itself."""
+        return self.newest.name if self.newest is not None else self.id
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,7 @@ class System:
 
     `booted_id` is the subvolume that runs as / from this file system; None where none does: an image of another system.
     `mounted` are all that are mounted somewhere here.
+    `made` is what the hook has said of that boot.
     """
 
     default_id: int
@@ -106,6 +122,7 @@ class System:
     busy: bool = False
     boot: Boot | None = None
     tries: Mapping[str, int] = field(default_factory=dict)
+    made: Made = field(default_factory=Made)
 
     @property
     def choice(self) -> Choice | None:
@@ -126,7 +143,27 @@ class System:
         if subvolume is None or layout.is_id(subvolume.name):
             # A deployment is a snapshot of the one that it started from, but none of its roots.
             return None
-        return next((kept for kept in self.deployments if kept.subvolume.uuid == subvolume.parent_uuid), None)
+        source = self.parent(subvolume)
+        # A root that is made anew at each boot is made of a saved copy.
+        name = layout.saved_of(source.name) or source.name if source is not None else None
+        return self.get(name)
+
+    def parent(self, subvolume: Subvolume | None) -> Subvolume | None:
+        """What a snapshot was made of, if that is there."""
+        if subvolume is None:
+            return None
+        return next((one for one in self.subvolumes.values() if one.uuid == subvolume.parent_uuid), None)
+
+    def owner(self, subvolume: Subvolume | None) -> Deployment | None:
+        """The deployment that a subvolume is, is a saved copy of, or is a root or a mirror of."""
+        if subvolume is None:
+            return None
+        name = subvolume.name if layout.is_id(subvolume.name) else layout.saved_of(subvolume.name)
+        return self.get(name) if name is not None else self.made_from(subvolume)
+
+    def throws_away(self, deployment: Deployment | None) -> bool:
+        """Whether the hook makes the root of a deployment anew at each boot, and what was written to it is lost."""
+        return deployment is not None and deployment.volatile and self.choice is not None
 
     def by_number(self, number: int | None) -> Subvolume | None:
         """The subvolume in `snapshots/` with that Btrfs id."""
@@ -231,12 +268,13 @@ def survey(top: str, chooser: Chooser | None = None, options: str = "", tries: i
     held, elsewhere = _subvolumes(top)
     marked = marks.read(snapshots) if there else Marks()
     default_id, booted_id = subvolumes.default(top), _booted(top)
+    made = volatility.read_made() if booted_id is not None else Made()
     return System(
         default_id=default_id,
         booted_id=booted_id,
         mounted=mounts.subvolumes_of(top),
         subvolumes=held,
-        deployments=_deployments(top, held, (default_id, booted_id)),
+        deployments=_deployments(top, held, (default_id, booted_id), made),
         elsewhere=elsewhere,
         marks=marked,
         records=_records(top),
@@ -245,6 +283,7 @@ def survey(top: str, chooser: Chooser | None = None, options: str = "", tries: i
         foreign=frozenset(os.listdir(snapshots) if there else ()).intersection(layout.NAMES) - set(held),
         boot=_boot(top, chooser, options, tries, booted_id is not None) if chooser is not None else None,
         tries=_tries(top),
+        made=made,
     )
 
 
@@ -311,22 +350,36 @@ def _subvolumes(top: str) -> tuple[dict[str, Subvolume], tuple[Place, ...]]:
     return held, tuple(elsewhere)
 
 
-def _deployments(top: str, held: Mapping[str, Subvolume], used: tuple[int | None, ...]) -> tuple[Deployment, ...]:
+def _deployments(
+    top: str, held: Mapping[str, Subvolume], used: tuple[int | None, ...], made: Made
+) -> tuple[Deployment, ...]:
     """All kept deployments, in the order in which they were made: Btrfs counts upwards, clocks may be wrong."""
     kept = []
     for name, subvolume in held.items():
         if layout.is_id(name):
+            sources = {one.uuid for one in held.values() if one == subvolume or layout.saved_of(one.name) == name}
             roots = [
                 one
                 for one in held.values()
-                if one.parent_uuid == subvolume.uuid
-                and (one.name == layout.ROOT or one.name.endswith(layout.KEPT_ROOT))
+                if one.parent_uuid in sources and (one.name == layout.ROOT or one.name.endswith(layout.KEPT_ROOT))
             ]
             roots.sort(key=lambda one: (one.id not in used, one.name != layout.ROOT, one.id))
             directory = os.path.join(top, layout.STATE, name)
-            disputed = conflicts.read(directory)
-            kept.append(Deployment(name, subvolume, record.read(directory), tuple(roots), disputed))
+            disputed, copies = conflicts.read(directory), _saved(top, name, held, made)
+            found = Deployment(name, subvolume, record.read(directory), tuple(roots), disputed, copies)
+            template = os.path.join(top, layout.SNAPSHOTS, found.template)
+            kept.append(replace(found, volatile=volatility.is_set(template)))
     return tuple(sorted(kept, key=lambda one: one.subvolume.id))
+
+
+def _saved(top: str, deployment: str, held: Mapping[str, Subvolume], made: Made) -> tuple[Saved, ...]:
+    copies = []
+    for proof in saved.read(os.path.join(top, layout.STATE, deployment)):
+        name = layout.saved(deployment, proof.number)
+        whole = name in held and held[name].read_only and name not in made.damaged
+        whole = whole and subvolumes.seal(os.path.join(top, layout.SNAPSHOTS, name)) == proof.seal
+        copies.append(Saved(proof.number, name, proof.time, whole))
+    return tuple(copies)
 
 
 def _records(top: str) -> frozenset[str]:

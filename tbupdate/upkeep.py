@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.show import size
-from tbupdate import booting, carrying, layout, marks, moving, userdata
+from tbupdate import booting, carrying, layout, marks, moving, saving, userdata
 from tbupdate.boot.chooser import Choice
 from tbupdate.bootvocabulary import Choose, ClearNote, DropTries, ForgetEntry
 from tbupdate.history import Event
@@ -46,15 +46,23 @@ def plan_repair(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     plan = plan_mending(system, now, log)
     # Of an image of another system nothing boots: what is committed is final.
     late = carrying.finish(system, anyhow=_is_final(system))
-    if not late:
-        return plan
-    if not plan.every_step:
-        plan = Plan(
-            None,
-            (),
-            (SyncFileSystem(), AppendHistory(Event(now, "carry", system.default.id if system.default else None))),
-        )
-    return replace(plan, afterwards=(*late, *plan.afterwards))
+    whole = bool(plan.every_step)
+    if late and not whole:
+        carried = AppendHistory(Event(now, "carry", system.default.id if system.default else None))
+        plan = Plan(None, (), (SyncFileSystem(), carried))
+    # A root that was made anew gets its name with each boot: nothing was interrupted, and no history is made of it.
+    names = _names(system) if not whole and saving.is_anew(system) else ()
+    swept = (*names, *saving.sweep(system, (*plan.every_step, *names)))
+    afterwards = (*late, *plan.afterwards, *swept)
+    return replace(plan, afterwards=(*afterwards, SyncFileSystem()) if swept else afterwards)
+
+
+def _names(system: System) -> tuple[Step, ...]:
+    """The names, where nothing else is to be done."""
+    default, root, good = system.default, system.default_root, system.marks.good
+    if default is None or root is None:
+        return ()
+    return settle(held_names(system), root.name, way_back(system, default.id, good), names_in_use(system))
 
 
 def _is_final(system: System) -> bool:
@@ -102,6 +110,8 @@ def plan_mending(system: System, now: str, log: Tail = NO_LOG) -> Plan:
     counted = {doing, failed.id if failed else None, default.id if default.id != good else None}
     steps += [DropTries(one) for one in sorted(system.tries) if one not in counted]
     names = settle(held, root, way_back(system, default.id, good), names_in_use(system))
+    if not steps and saving.is_anew(system):
+        return Plan(None, ())
     if failed is not None:
         names = (*carrying.follow(system, failed, default, root), *names)
     return _repair(system, steps, names, now, log)
@@ -163,7 +173,8 @@ def _clear(system: System, deployment: str) -> list[Step]:
             return steps
         steps += booting.forget(system, deployment)
         made = [name for name, of in held_names(system).items() if of == deployment]
-        steps += [DeleteSubvolume(name) for name in made]
+        steps += saving.forget(kept)
+        steps += [DeleteSubvolume(name) for name in (*made, *saving.of(system, deployment))]
         if kept == system.ready:
             # It was complete before, and waits for the next try.
             return [*steps, *carrying.forget(system, deployment), *booting.collect(system)]
@@ -311,7 +322,7 @@ def removal(system: System, kept: Deployment, gone: tuple[str, ...] = ()) -> lis
     roots = [root.name for root in kept.roots if root.name not in used and root.name not in gone]
     mirrors = [name for name in SHOWN + SPARE if system.made_from(system.subvolumes.get(name)) == kept]
     # The entry goes after the deployment: without it, that could not be gone back to after a cut in between.
-    steps: list[Step] = [DeleteSubvolume(name) for name in (*roots, *mirrors, kept.id)]
+    steps: list[Step] = [DeleteSubvolume(name) for name in (*roots, *mirrors, *saving.of(system, kept.id), kept.id)]
     steps += booting.forget(system, kept.id)
     steps += carrying.forget(system, kept.id)
     if kept.id in system.records:

@@ -73,7 +73,8 @@ class Device:
         return self.site().survey()
 
     def run(self, plan: Plan, image: TinyImage | None = None) -> None:
-        assert perform.perform(plan, self.site(image), NOW) == ()
+        warnings = perform.perform(plan, self.site(image), NOW)
+        assert warnings == (), (warnings, [str(step) for step in plan.every_step])
 
     def run_first(self, plan: Plan, count: int, image: TinyImage | None = None) -> None:
         """As if the power went out after the first `count` steps."""

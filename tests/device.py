@@ -14,7 +14,7 @@ from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.opened import Expect
 from tbdiff.tree import read_tree
 from tbupdate import conversion, perform, planning, site, upkeep
-from tbupdate.layout import CURRENT, PREVIOUS, ROOT, make_id
+from tbupdate.layout import CURRENT, PREVIOUS, ROOT, make_id, saved_of
 from tbupdate.record import Record
 from tbupdate.steps import Plan
 from tbupdate.system import System, survey
@@ -149,6 +149,8 @@ def check_settled(top: Path) -> System:
             assert subvolume.read_only
             assert system.pending is not None
             assert name == f"{system.pending.id}.carried"
+        elif saved_of(name) is not None:
+            assert subvolume.read_only
         else:
             assert name in (ROOT, CURRENT, PREVIOUS) or name.endswith(".root"), name
             assert system.made_from(subvolume) is not None

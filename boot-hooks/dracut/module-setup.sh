@@ -2,7 +2,7 @@
 # dracut: what the hook needs, into the initramfs. dracut calls these functions.
 
 check() {
-    require_binaries btrfs blkid cmp dd sed readlink || return 1
+    require_binaries btrfs blkid cmp dd sed readlink sha256sum || return 1
 }
 
 depends() {
@@ -14,7 +14,7 @@ installkernel() {
 }
 
 install() {
-    inst_multiple btrfs blkid cmp dd sed readlink mkdir mount umount mv rm sync cat uname sleep reboot
+    inst_multiple btrfs blkid cmp dd sed readlink sha256sum mkdir mount umount mv rm sync cat uname sleep reboot
     inst_multiple -o findfs
     inst_simple /usr/share/tb-update/boot /usr/lib/tb-update/boot
     # shellcheck disable=SC2154 # dracut sets moddir

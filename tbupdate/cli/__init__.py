@@ -85,7 +85,7 @@ def _add_commands() -> None:
         changes.prune,
         reports.verify,
         reports.diff,
-        local.show_changes,
+        local.changes,
         local.carry_late,
         reports.show_history,
         reports.examine,

@@ -75,7 +75,9 @@ def _log_of_the_fallen(site: Site, system: System) -> Tail:
     failed = booting.fallen(system)
     if failed is None:
         return NO_LOG
-    tail = journal.of_deployment(failed.id, site.path(failed.roots[0].name) if failed.roots else None)
+    # The root that was made last is the one that ran last.
+    root = max(failed.roots, key=lambda one: one.id, default=None)
+    tail = journal.of_deployment(failed.id, site.path(root.name) if root is not None else None)
     if system.booted_id is None or failed.record is None:
         # What this machine has kept is not of the other one's kernels.
         return tail

@@ -1,31 +1,97 @@
-"""`tb-update changes`: what somebody has changed in a root, and what becomes of it."""
+"""`tb-update changes`: what somebody has changed in a root, what becomes of it, and what of it is saved."""
 
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tbdiff import progress
+from tbdiff.changes import Change
 from tbdiff.errors import Rejected
 from tbdiff.show import change_json, line
-from tbupdate import carrying, lock, planning, subvolumes
-from tbupdate.cli.conduct import carry_out, changing
+from tbupdate import carrying, config, lock, planning, saving, subvolumes
+from tbupdate.cli.conduct import ask, carry_out, changing, now
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines
 from tbupdate.layout import PARTIAL, SNAPSHOTS, make_id
 from tbupdate.localchanges.carriage import open_deployed
-from tbupdate.localchanges.difference import described, find
+from tbupdate.localchanges.difference import Difference, described, find
+from tbupdate.localchanges.merge import unchanged
 from tbupdate.system import Deployment, Subvolume, System
 
 
-@click.command("changes")
-@click.argument("deployment", metavar="[ID]", required=False)
+class _Changes(click.Group):
+    """A group whose first word may also be a deployment."""
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if arguments[0] in self.commands:
+            return super().resolve_command(context, arguments)
+        return "of", self.commands["of"], arguments
+
+
+@click.group("changes", cls=_Changes, invoke_without_command=True, subcommand_metavar="[ID | save | drop]")
 @everywhere
-def show_changes(deployment: str | None) -> None:
+@click.pass_context
+def changes(context: click.Context) -> None:
     """Say what was changed in the root of a deployment (default: what runs), and what becomes of it."""
+    if context.invoked_subcommand is None:
+        _show(None)
+
+
+@changes.command("of", hidden=True)
+@click.argument("deployment", metavar="ID")
+@everywhere
+def show_of(deployment: str) -> None:
+    """Say it of the deployment ID."""
+    _show(deployment)
+
+
+@changes.command("save")
+@everywhere
+def save_changes() -> None:
+    """Where the root is made anew at each boot: let it have the local changes of now from then on."""
+    said = settings()
+    rules = config.load(said.config)
+    with working(said, rules) as site, changing(site) as system:
+        carry_out("save", saving.plan_save(system, now(), wanted=rules.local.volatile), site, said)
+
+
+@changes.command("drop")
+@everywhere
+def drop_changes() -> None:
+    """Forget what was saved: the next root is that of the deployment as it was deployed."""
+    said = settings()
+    with working(said) as site, changing(site) as system:
+        plan = saving.plan_drop(system, now())
+        ask(f"The local changes that were saved of {plan.deployment} are lost with the next boot. Forget them?", said)
+        carry_out("drop", plan, site, said)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A local change, what becomes of it, and whether it is saved; None where the root is kept as it is."""
+
+    change: Change
+    fate: str
+    saved: bool | None
+
+    @property
+    def words(self) -> str:
+        return self.fate if self.saved is None else f"{self.fate}, {'saved' if self.saved else 'not saved'}"
+
+    def to_fields(self) -> dict[str, Any]:
+        """It for programs."""
+        return change_json(self.change) | {"fate": self.fate} | ({} if self.saved is None else {"saved": self.saved})
+
+
+def _show(deployment: str | None) -> None:
     said = settings()
     with working(said) as site, progress.shown(said.progress) as report, lock.hold(site.top):
         system = site.survey()
@@ -36,21 +102,35 @@ def show_changes(deployment: str | None) -> None:
         try:
             deployed = open_deployed(site.path(kept.id), site.record(kept.id), report)
             found = find(deployed, Path(snapshot), site.local.follows, also_others=True)
+            copy = kept.newest if system.throws_away(kept) else None
+            held = find(deployed, Path(site.path(copy.name)), site.local.follows) if copy is not None else {}
         finally:
             subvolumes.delete(snapshot)
-    changes = [(one, site.local.fate(one.path or b"").value) for one in described(found)]
+    volatile = system.throws_away(kept)
+    # What was saved and is as it was deployed here comes again with the next boot.
+    undone = {path: Difference(one.ours, one.base) for path, one in held.items() if path not in found}
+    kept_paths = {path for path, one in found.items() if path in held and unchanged(held[path].ours, one.ours)}
+    seen = []
+    for one in (*described(found), *described(undone)):
+        path = one.path or b""
+        seen.append(_Seen(one, site.local.fate(path).value, path in kept_paths if volatile else None))
     if said.json:
-        shown = [change_json(one) | {"fate": fate} for one, fate in changes]
+        shown = [one.to_fields() for one in seen]
         disputed = [one.to_fields() for one in kept.conflicts]
-        print_json({"id": kept.id, "subvolume": f"{SNAPSHOTS}/{root.name}", "changes": shown, "conflicts": disputed})
+        fields = {"id": kept.id, "subvolume": f"{SNAPSHOTS}/{root.name}", "changes": shown, "conflicts": disputed}
+        print_json(fields | {"volatile": volatile})
         return
-    width = max((len(fate) for _, fate in changes), default=0)
-    print_lines(f"{fate.ljust(width)}  {line(one)}" for one, fate in changes)
+    width = max((len(one.words) for one in seen), default=0)
+    print_lines(f"{one.words.ljust(width)}  {line(one.change)}" for one in seen)
     print_lines(f"conflict: {one.line}" for one in kept.conflicts)
     if kept.conflicts:
         print_lines([f"(conflicts: the local version stays; the image's are in tb-update/{kept.id}/ of the top level)"])
-    what = f"{len(changes) or 'No'} local change{'' if len(changes) == 1 else 's'}"
+    what = f"{len(seen) or 'No'} local change{'' if len(seen) == 1 else 's'}"
     print_lines([f"{what} in {SNAPSHOTS}/{root.name}, the root of {kept.id}."])
+    if any(one.saved is False for one in seen):
+        print_lines(
+            ["What is not saved is lost with the next boot. To save what is not dropped: tb-update changes save"]
+        )
 
 
 @click.command("carry")

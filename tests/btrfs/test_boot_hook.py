@@ -23,7 +23,24 @@ from tests.conftest import MakeBtrfs
 from tests.device import TinyImage
 
 HOOK = Path(__file__).parents[2] / "boot-hooks/boot"
-PROGRAMS = ("cat", "cmp", "dd", "findfs", "mkdir", "mount", "mv", "readlink", "rm", "sed", "sync", "umount", "uname")
+PROGRAMS = (
+    *(
+        "cat",
+        "cmp",
+        "dd",
+        "findfs",
+        "mkdir",
+        "mount",
+        "mv",
+        "readlink",
+        "rm",
+        "sed",
+        "sha256sum",
+        "sync",
+        "umount",
+        "uname",
+    ),
+)
 KERNEL = os.uname().release
 
 
@@ -77,6 +94,23 @@ class Booting:
         return self.chooser.choice()
 
 
+def initramfs(programs: Path, name: str) -> tuple[Path, list[str]]:
+    """What the hook finds in an initramfs of that shell: a directory of programs, and the shell."""
+    programs.mkdir(parents=True)
+    for program in PROGRAMS:
+        there = shutil.which("busybox" if name == "busybox" else program)
+        if there:
+            (programs / program).symlink_to(there)
+    (programs / "btrfs").symlink_to(shutil.which("btrfs") or "")
+    for program, script in {"reboot": f"echo x >{programs}/restarted; exit 0", "sh": "echo rescue; exit 9"}.items():
+        (programs / program).write_text(f"#!/bin/dash\n{script}\n")
+        (programs / program).chmod(0o755)
+    # It sleeps at the end only when it waits for a restart.
+    (programs / "sleep").write_text(f"#!/bin/dash\ntest ! -e {programs}/restarted || kill -9 $PPID\n")
+    (programs / "sleep").chmod(0o755)
+    return programs, [shutil.which("dash") or ""] if name == "dash" else [shutil.which("busybox") or "", "sh"]
+
+
 @pytest.fixture(params=["dash", "busybox"])
 def booting(request: pytest.FixtureRequest, make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Booting]:
     with _booting("grub", request.param, make_btrfs(320 << 20), tmp_path) as made:
@@ -100,20 +134,7 @@ def count(booting: Booting, left: int) -> None:
 @contextlib.contextmanager
 def _booting(loader: str, kind: str, btrfs: Path, tmp_path: Path) -> Iterator[Booting]:
     folder = tmp_path / f"tb-test-{os.environ['TB_TEST_SESSION']}-hook"
-    programs = folder / "bin"
-    programs.mkdir(parents=True)
-    for name in PROGRAMS:
-        there = shutil.which("busybox" if kind == "busybox" else name)
-        if there:
-            (programs / name).symlink_to(there)
-    (programs / "btrfs").symlink_to(shutil.which("btrfs") or "")
-    for name, script in {"reboot": f"echo x >{programs}/restarted; exit 0", "sh": "echo rescue; exit 9"}.items():
-        (programs / name).write_text(f"#!/bin/dash\n{script}\n")
-        (programs / name).chmod(0o755)
-    # It sleeps at the end only when it waits for a restart.
-    (programs / "sleep").write_text(f"#!/bin/dash\ntest ! -e {programs}/restarted || kill -9 $PPID\n")
-    (programs / "sleep").chmod(0o755)
-    shell = [shutil.which("dash") or ""] if kind == "dash" else [shutil.which("busybox") or "", "sh"]
+    programs, shell = initramfs(folder / "bin", kind)
     system(btrfs)
     old = device.initialised(btrfs).marks.good
     assert old is not None

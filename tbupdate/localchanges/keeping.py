@@ -1,0 +1,46 @@
+"""Do the steps that concern saved copies: prove one, forget one, take over what a deploy has carried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tbdiff.entry import Kind
+from tbdiff.errors import Failed
+from tbupdate import saved, subvolumes, volatility
+from tbupdate.layout import saved as saved_name
+from tbupdate.localchanges.carriage import open_deployed
+from tbupdate.localchanges.difference import find
+from tbupdate.rootvocabulary import ForgetSaved, KeepCarried, ProveSaved
+from tbupdate.site import Site
+from tbupdate.steps import Step
+from tbupdate.syscalls import sync
+
+
+def do(step: Step, site: Site) -> None:
+    """Perform one step."""
+    match step:
+        case ProveSaved(deployment, number):
+            _prove(site, deployment, number)
+        case KeepCarried():
+            _keep_carried(site, step)
+        case ForgetSaved(deployment, number):
+            saved.forget(site.record(deployment), number)
+        case _:
+            raise Failed(f"this version does not know how to {step}")
+
+
+def _prove(site: Site, deployment: str, number: int) -> None:
+    copy = site.path(saved_name(deployment, number))
+    deployed = open_deployed(site.path(deployment), site.record(deployment), site.progress)
+    found = find(deployed, Path(copy), lambda path: False, also_others=True)
+    files = [path for path, one in found.items() if one.ours is not None and one.ours.entry.kind is Kind.FILE]
+    saved.write(site.record(deployment), number, copy, files)
+
+
+def _keep_carried(site: Site, step: KeepCarried) -> None:
+    root, copy = site.path(step.root), site.path(saved_name(step.deployment, step.number))
+    # Whether it is one of those is known only now: an image, or what was carried, says so.
+    if volatility.is_set(root):
+        subvolumes.snapshot(root, copy, read_only=True)
+        sync(site.top)
+        _prove(site, step.deployment, step.number)
