@@ -13,6 +13,7 @@ from tbserver.app import create_app
 from tbserver.limits import HEAD_MAX, PromptProtocol
 from tbserver.server import open_server
 from tbserver.settings import Settings, parse_listen
+from tbserver.working import working
 
 CONNECTIONS = 2000
 STOP_SECONDS = 20
@@ -27,9 +28,9 @@ def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | 
     if password is not None:
         print(f"First account: admin, password {password} (good for one login)", file=sys.stderr, flush=True)
     print(f"Log in at {where}", file=sys.stderr, flush=True)
-    uvicorn.Server(
-        configure(create_app(server), host=host, port=port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
-    ).run()
+    config = configure(create_app(server), host=host, port=port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
+    with working(server):
+        uvicorn.Server(config).run()
 
 
 def configure(app: FastAPI, **more: Any) -> uvicorn.Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tbserver.api import audits, logins, tokens, users
+from tbserver.api import audits, devices, logins, releases, rollouts, tokens, users
 
 PREFIX = "/api/v1"
 
@@ -12,6 +12,6 @@ PREFIX = "/api/v1"
 def router() -> APIRouter:
     """All routes of the API."""
     whole = APIRouter(prefix=PREFIX)
-    for part in (logins, users, tokens, audits):
+    for part in (logins, users, tokens, audits, devices, releases, rollouts):
         whole.include_router(part.router)
     return whole

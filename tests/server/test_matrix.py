@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
 
+from tbdiff.signature import create_key
+from tbserver import devices
 from tbserver.accounts import Role
+from tbserver.records import Release
 from tests.server.harness import Fleet
 
 OPEN = "anybody"
@@ -26,6 +32,34 @@ ROLES: dict[str, Role | str] = {
     "POST /tokens": Role.VIEWER,
     "DELETE /tokens/{token_id}": Role.VIEWER,
     "GET /audit": Role.VIEWER,
+    "GET /devices": Role.VIEWER,
+    "GET /devices/counts": Role.VIEWER,
+    "GET /devices/{device_id}": Role.VIEWER,
+    "PATCH /devices/{device_id}": Role.OPERATOR,
+    "GET /device-tokens": Role.ADMIN,
+    "POST /device-tokens": Role.ADMIN,
+    "DELETE /device-tokens/{device_token_id}": Role.ADMIN,
+    "GET /groups": Role.VIEWER,
+    "POST /groups": Role.OPERATOR,
+    "PUT /groups/{group_id}/devices/{device_id}": Role.OPERATOR,
+    "DELETE /groups/{group_id}/devices/{device_id}": Role.OPERATOR,
+    "GET /rollouts": Role.VIEWER,
+    "POST /rollouts": Role.OPERATOR,
+    "GET /rollouts/{rollout_id}": Role.VIEWER,
+    "POST /rollouts/{rollout_id}/approve": Role.APPROVER,
+    **{
+        f"POST /rollouts/{{rollout_id}}/{word}": Role.OPERATOR
+        for word in ("pause", "resume", "cancel", "retry", "rollback")
+    },
+    "GET /keys": Role.VIEWER,
+    "POST /keys": Role.ADMIN,
+    "DELETE /keys/{key_id}": Role.ADMIN,
+    "POST /uploads": Role.OPERATOR,
+    "PATCH /uploads/{upload_id}": Role.OPERATOR,
+    "DELETE /uploads/{upload_id}": Role.OPERATOR,
+    "POST /uploads/{upload_id}/finish": Role.OPERATOR,
+    "GET /releases": Role.VIEWER,
+    "GET /releases/{release_id}": Role.VIEWER,
 }
 
 
@@ -41,8 +75,40 @@ def api_routes(fleet: Fleet) -> list[str]:
 
 def things(fleet: Fleet, tenant_id: int) -> dict[str, Any]:
     """One of everything, of a tenant; by the names of parameters in paths."""
-    admin = fleet.person(Role.ADMIN, tenant_id, f"owner-{tenant_id}")
-    return {"user_id": admin.id, "token_id": admin.get("/tokens")["items"][0]["id"]}
+    name = f"owner-{tenant_id}"
+    admin = fleet.person(Role.ADMIN, tenant_id, name)
+    data = name.encode()
+    said = {"digest": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    with tempfile.TemporaryDirectory() as place:
+        create_key(Path(place, "key"))
+        pem = Path(place, "key.pub").read_text()
+    with fleet.server.database.writing() as session:
+        device = devices.register(session, tenant_id, name).id
+        row = Release(
+            tenant_id=tenant_id,
+            tree=name,
+            statement=b"",
+            name=name,
+            version=name,
+            epoch=0,
+            device_types=[],
+            size=0,
+            created=0,
+        )
+        session.add(row)
+        session.flush()
+        release = row.id
+    return {
+        "user_id": admin.id,
+        "token_id": admin.get("/tokens")["items"][0]["id"],
+        "device_id": device,
+        "group_id": admin.post("/groups", name=name)["id"],
+        "device_token_id": admin.post("/device-tokens", kind="gateway", name=name)["token"]["id"],
+        "key_id": admin.post("/keys", name=name, pem=pem)["id"],
+        "upload_id": admin.post("/uploads", **said)["id"],
+        "release_id": release,
+        "rollout_id": admin.post("/rollouts", name=name, release_id=release)["rollout"]["id"],
+    }
 
 
 def filled(path: str, held: dict[str, Any]) -> str:
@@ -84,7 +150,7 @@ def test_nothing_of_another_tenant_is_there(small_fleet: Fleet) -> None:
         method, path = route.split(" ")
         if "{" in path:
             answers = [
-                me.ask(method, filled(path, held), json=body(route))
+                me.ask(method, filled(path, held), json=body(route), params={"offset": 0})
                 for held in (theirs, dict.fromkeys(theirs, 999_999))
             ]
             assert [answer.status_code for answer in answers] == [404, 404], (route, answers[0].text)
@@ -95,7 +161,7 @@ def test_nothing_of_another_tenant_is_there(small_fleet: Fleet) -> None:
 
 def body(route: str) -> dict[str, Any]:
     """What a route takes."""
-    return {}
+    return {"PATCH /devices/{device_id}": {"revoked": True}}.get(route, {})
 
 
 def test_an_answer_says_what_browsers_may_do_with_it(small_fleet: Fleet) -> None:

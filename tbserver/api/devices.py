@@ -1,0 +1,316 @@
+"""Devices and groups of them, and the tokens by which devices become known."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+import pydantic
+from fastapi import APIRouter, Query
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from tbserver import audit, devices, filters, selection, steering, tallies
+from tbserver.access import Admin, Here, Operator, Viewer
+from tbserver.accounts import Caller
+from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.paging import Asked, Page, Paging, read_page
+from tbserver.records import Assignment, Device, DeviceToken, Group, Member, Report, Rollout
+from tbserver.refusals import NotThere, Refusal
+from tbserver.tokens import create_secret
+from tbupdate.protocol import ControllerId
+
+router = APIRouter(tags=["devices"])
+DAY = 24 * 3600
+REPORTS = 50
+
+
+class DeviceShown(Shape):
+    """A device, and what it runs."""
+
+    id: int
+    controller: str
+    state: str
+    system: str
+    release: str
+    revoked: bool
+    address: str
+    created: Moment
+    seen: Moment
+
+
+class Todo(Shape):
+    """What a device has to do with a rollout, and why it stands there."""
+
+    action: int
+    rollout_id: int
+    rollout: str
+    state: str
+    why: str
+
+
+class Said(Shape):
+    """What a device reported."""
+
+    id: int
+    at: Moment
+    assignment_id: int | None
+    execution: str
+    finished: str
+    code: int | None
+    details: list[str]
+
+
+class DeviceWhole(Shape):
+    """All that is known of a device: what it said of itself, what it is to do and why not yet, its last reports."""
+
+    device: DeviceShown
+    attributes: dict[str, str]
+    todo: list[Todo]
+    reports: list[Said]
+
+
+class Counted(Shape):
+    """How many devices there are, by their states and by what they run."""
+
+    states: dict[str, int]
+    releases: dict[str, int]
+
+
+class ListedDevices(Asked):
+    """Which devices are asked for, and which part of the list."""
+
+    filter: Annotated[str, pydantic.Field(max_length=filters.LENGTH_MAX)] = ""
+    state: Literal["", "new", "idle", "updating", "failed"] = ""
+
+
+class NewDeviceToken(Order):
+    """A token for devices: "gateway" acts for any, "enrolment" makes one known, once; a certain one, if named."""
+
+    kind: Literal["gateway", "enrolment"]
+    name: Name
+    controller: ControllerId | None = None
+    days: Annotated[int, pydantic.Field(ge=1, le=3650)] | None = None
+
+
+class DeviceTokenShown(Shape):
+    """A token for devices; itself it is shown only when it is made."""
+
+    id: int
+    kind: str
+    name: str
+    controller: str | None
+    is_used: bool
+    created: Moment
+    expires: Moment | None
+
+
+class DeviceTokenMade(Shape):
+    """The token, and what devices send, which is shown here only."""
+
+    token: DeviceTokenShown
+    secret: str
+
+
+class Change(Order):
+    """What is to be different about a device: whether it may ask at all."""
+
+    revoked: bool
+
+
+class GroupShown(Shape):
+    """Devices that were put together by hand."""
+
+    id: int
+    name: str
+    created: Moment
+
+
+class NewGroup(Order):
+    """A group to be made."""
+
+    name: Name
+
+
+@router.get("/devices")
+def list_devices(server: Here, caller: Viewer, asked: Annotated[ListedDevices, Query()]) -> Page[DeviceShown]:
+    """Devices that a filter means, by their numbers."""
+    with server.database.reading() as session:
+        query = select(Device).where(Device.tenant_id == caller.tenant_id)
+        if asked.filter:
+            query = query.where(selection.meant(filters.parse(asked.filter)))
+        if asked.state:
+            query = query.where(Device.state == asked.state)
+        rows, following = read_page(session, query, asked, [Device.id])
+        return Page(items=[DeviceShown.model_validate(row) for row in rows], next=following)
+
+
+@router.get("/devices/counts")
+def count_devices(server: Here, caller: Viewer) -> Counted:
+    """How many devices there are."""
+    with server.database.reading() as session:
+        states = tallies.read(session, caller.tenant_id, tallies.DEVICES)
+        return Counted(states=states, releases=tallies.read(session, caller.tenant_id, tallies.RELEASES))
+
+
+@router.get("/devices/{device_id}")
+def show_device(server: Here, caller: Viewer, device_id: int) -> DeviceWhole:
+    """A device, and what it is waiting for."""
+    now = int(time.time())
+    with server.database.reading() as session:
+        device = _get(session, caller, device_id)
+        reports = session.scalars(
+            select(Report).where(Report.device_id == device.id).order_by(Report.id.desc()).limit(REPORTS)
+        )
+        return DeviceWhole(
+            device=DeviceShown.model_validate(device),
+            attributes=devices.attributes(session, device),
+            todo=_todo(session, device, now),
+            reports=[Said.model_validate(row) for row in reports],
+        )
+
+
+def _todo(session: Session, device: Device, now: int) -> list[Todo]:
+    query = (
+        select(Assignment, Rollout.name)
+        .join(Rollout, Rollout.id == Assignment.rollout_id)
+        .where(Assignment.device_id == device.id)
+        .order_by(Assignment.id.desc())
+        .limit(REPORTS)
+    )
+    return [
+        Todo(
+            action=one.id,
+            rollout_id=one.rollout_id,
+            rollout=name,
+            state=one.state,
+            # Why it waits depends on the moment; all else was written down when it came to be.
+            why=steering.judge(session, device, one, now).why if one.state == "waiting" else one.why,
+        )
+        for one, name in session.execute(query)
+    ]
+
+
+@router.patch("/devices/{device_id}")
+def change_device(server: Here, caller: Operator, device_id: int, given: Change) -> DeviceShown:
+    """Let a device ask no more, or again."""
+    with server.database.writing() as session:
+        device = _get(session, caller, device_id)
+        device.revoked = given.revoked
+        audit.note(session, caller.tenant_id, caller.name, "device.change", device.controller, revoked=given.revoked)
+        return DeviceShown.model_validate(device)
+
+
+def _get(session: Session, caller: Caller, device_id: int) -> Device:
+    query = select(Device).where(Device.id == device_id, Device.tenant_id == caller.tenant_id)
+    device = session.scalar(query)
+    if device is None:
+        raise NotThere("there is no such device")
+    return device
+
+
+@router.get("/device-tokens")
+def list_device_tokens(server: Here, caller: Admin, paging: Paging) -> Page[DeviceTokenShown]:
+    """The tokens for devices."""
+    with server.database.reading() as session:
+        query = select(DeviceToken).where(DeviceToken.tenant_id == caller.tenant_id)
+        rows, following = read_page(session, query, paging, [DeviceToken.id])
+        return Page(items=[_shown(row) for row in rows], next=following)
+
+
+@router.post("/device-tokens", status_code=201)
+def create_device_token(server: Here, caller: Admin, given: NewDeviceToken) -> DeviceTokenMade:
+    """Make a token for devices."""
+    now = int(time.time())
+    secret, kept = create_secret()
+    with server.database.writing() as session:
+        row = DeviceToken(
+            tenant_id=caller.tenant_id,
+            kind=given.kind,
+            name=given.name,
+            digest=kept,
+            controller=given.controller if given.kind == "enrolment" else None,
+            created=now,
+            expires=now + given.days * DAY if given.days else None,
+        )
+        session.add(row)
+        session.flush()
+        audit.note(
+            session, caller.tenant_id, caller.name, "device-token.create", given.name, kind=given.kind, id=row.id
+        )
+        return DeviceTokenMade(token=_shown(row), secret=secret)
+
+
+@router.delete("/device-tokens/{device_token_id}", status_code=204)
+def revoke_device_token(server: Here, caller: Admin, device_token_id: int) -> None:
+    """End a token for devices; devices that became known by it stay so."""
+    with server.database.writing() as session:
+        query = delete(DeviceToken).where(DeviceToken.id == device_token_id, DeviceToken.tenant_id == caller.tenant_id)
+        name = session.scalar(query.returning(DeviceToken.name))
+        if name is None:
+            raise NotThere("there is no such token")
+        audit.note(session, caller.tenant_id, caller.name, "device-token.revoke", name, id=device_token_id)
+
+
+def _shown(row: DeviceToken) -> DeviceTokenShown:
+    return DeviceTokenShown(
+        id=row.id,
+        kind=row.kind,
+        name=row.name,
+        controller=row.controller,
+        is_used=row.used is not None,
+        created=row.created,
+        expires=row.expires,
+    )
+
+
+@router.get("/groups")
+def list_groups(server: Here, caller: Viewer, paging: Paging) -> Page[GroupShown]:
+    """The groups."""
+    with server.database.reading() as session:
+        query = select(Group).where(Group.tenant_id == caller.tenant_id)
+        rows, following = read_page(session, query, paging, [Group.id])
+        return Page(items=[GroupShown.model_validate(row) for row in rows], next=following)
+
+
+@router.post("/groups", status_code=201)
+def create_group(server: Here, caller: Operator, given: NewGroup) -> GroupShown:
+    """Make a group."""
+    row = Group(tenant_id=caller.tenant_id, name=given.name, created=int(time.time()))
+    try:
+        with server.database.writing() as session:
+            session.add(row)
+            session.flush()
+            audit.note(session, caller.tenant_id, caller.name, "group.create", given.name)
+    except IntegrityError:
+        raise Refusal(f"there is a group {given.name} already") from None
+    return GroupShown.model_validate(row)
+
+
+@router.put("/groups/{group_id}/devices/{device_id}", status_code=204)
+def put_into_group(server: Here, caller: Operator, group_id: int, device_id: int) -> None:
+    """Put a device into a group."""
+    with server.database.writing() as session:
+        name = _group(session, caller, group_id)
+        device = _get(session, caller, device_id)
+        if session.get(Member, (group_id, device_id)) is None:
+            session.add(Member(group_id=group_id, device_id=device_id, tenant_id=caller.tenant_id))
+            audit.note(session, caller.tenant_id, caller.name, "group.add", name, device=device.controller)
+
+
+@router.delete("/groups/{group_id}/devices/{device_id}", status_code=204)
+def take_from_group(server: Here, caller: Operator, group_id: int, device_id: int) -> None:
+    """Take a device out of a group."""
+    with server.database.writing() as session:
+        name = _group(session, caller, group_id)
+        device = _get(session, caller, device_id)
+        session.execute(delete(Member).where(Member.group_id == group_id, Member.device_id == device_id))
+        audit.note(session, caller.tenant_id, caller.name, "group.remove", name, device=device.controller)
+
+
+def _group(session: Session, caller: Caller, group_id: int) -> str:
+    name = session.scalar(select(Group.name).where(Group.id == group_id, Group.tenant_id == caller.tenant_id))
+    if name is None:
+        raise NotThere("there is no such group")
+    return name

@@ -1,0 +1,194 @@
+"""Trusted keys, uploads, and the releases and artifacts that came of them."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+import pydantic
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from tbserver import artifacts, audit
+from tbserver.access import Admin, Here, Operator, Viewer
+from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.paging import Page, Paging, read_page
+from tbserver.records import Artifact, Release, TrustedKey
+from tbserver.refusals import NotThere, Refusal
+
+router = APIRouter(tags=["releases"])
+SIZE_MAX = 1 << 40
+
+
+class Key(Shape):
+    """A public key that answers for what is uploaded."""
+
+    id: int
+    name: str
+    key_id: str
+    kind: str
+    created: Moment
+
+
+class NewKey(Order):
+    """A public key, in PEM form, and what it answers for."""
+
+    name: Name
+    kind: Literal["release", "delivery"] = "release"
+    pem: Annotated[str, pydantic.Field(max_length=10_000)]
+
+
+class NewUpload(Order):
+    """An artifact to be sent: its SHA-256 and its size in bytes."""
+
+    digest: Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, pydantic.Field(ge=1, le=SIZE_MAX)]
+
+
+class UploadState(Shape):
+    """How far an upload is."""
+
+    id: str
+    digest: str
+    size: int
+    received: int
+
+
+class ReleaseShown(Shape):
+    """A tree that a release key answers for."""
+
+    id: int
+    tree: str
+    name: str
+    version: str
+    epoch: int
+    device_types: list[str]
+    size: int
+    withdrawn: bool
+    created: Moment
+
+
+class ArtifactShown(Shape):
+    """An image that leads to a release, from the tree `base` ("": from nothing)."""
+
+    id: int
+    release_id: int
+    name: str
+    digest: str
+    size: int
+    base: str
+    free: int
+    encoders: list[str]
+    signers: list[str]
+    made: str
+    created: Moment
+
+
+class ReleaseWithArtifacts(Shape):
+    """A release, and what leads to it."""
+
+    release: ReleaseShown
+    artifacts: list[ArtifactShown]
+
+
+@router.get("/keys")
+def list_keys(server: Here, caller: Viewer, paging: Paging) -> Page[Key]:
+    """The keys that are trusted."""
+    with server.database.reading() as session:
+        query = select(TrustedKey).where(TrustedKey.tenant_id == caller.tenant_id)
+        rows, following = read_page(session, query, paging, [TrustedKey.id])
+        return Page(items=[Key.model_validate(row) for row in rows], next=following)
+
+
+@router.post("/keys", status_code=201)
+def trust_key(server: Here, caller: Admin, given: NewKey) -> Key:
+    """Trust a key from now on."""
+    key = artifacts.read_key(server, given.name, given.pem)
+    row = TrustedKey(
+        tenant_id=caller.tenant_id,
+        name=given.name,
+        key_id=key.key_id.hex(),
+        kind=given.kind,
+        pem=given.pem,
+        created=int(time.time()),
+    )
+    try:
+        with server.database.writing() as session:
+            session.add(row)
+            session.flush()
+            audit.note(session, caller.tenant_id, caller.name, "key.trust", row.key_id, name=row.name, kind=row.kind)
+    except IntegrityError:
+        raise Refusal("this key is trusted already") from None
+    return Key.model_validate(row)
+
+
+@router.delete("/keys/{key_id}", status_code=204)
+def distrust_key(server: Here, caller: Admin, key_id: int) -> None:
+    """Trust a key no more; what it answered for stays."""
+    with server.database.writing() as session:
+        query = delete(TrustedKey).where(TrustedKey.id == key_id, TrustedKey.tenant_id == caller.tenant_id)
+        gone = session.scalar(query.returning(TrustedKey.key_id))
+        if gone is None:
+            raise NotThere("there is no such key")
+        audit.note(session, caller.tenant_id, caller.name, "key.distrust", gone)
+
+
+@router.post("/uploads", status_code=201)
+def begin_upload(server: Here, caller: Operator, given: NewUpload) -> UploadState:
+    """Begin an upload, or find out how far one is that broke off."""
+    with server.database.writing() as session:
+        return UploadState.model_validate(artifacts.begin(session, caller, given.digest, given.size))
+
+
+async def bytes_of(request: Request) -> bytes:
+    """The body as it is."""
+    return await request.body()
+
+
+@router.patch("/uploads/{upload_id}")
+def send_part(
+    server: Here,
+    caller: Operator,
+    upload_id: str,
+    offset: Annotated[int, Query(ge=0, le=SIZE_MAX)],
+    data: Annotated[bytes, Depends(bytes_of)],
+) -> UploadState:
+    """Send the bytes from `offset` on, 32 MiB at most."""
+    return UploadState.model_validate(artifacts.add_part(server, caller, upload_id, offset, data))
+
+
+@router.delete("/uploads/{upload_id}", status_code=204)
+def drop_upload(server: Here, caller: Operator, upload_id: str) -> None:
+    """Drop an upload."""
+    artifacts.drop(server, caller, upload_id)
+
+
+@router.post("/uploads/{upload_id}/finish", status_code=201)
+def finish_upload(server: Here, caller: Operator, upload_id: str) -> ArtifactShown:
+    """Make an artifact of what was sent, if keys that are trusted answer for it."""
+    return ArtifactShown.model_validate(artifacts.finish(server, caller, upload_id))
+
+
+@router.get("/releases")
+def list_releases(server: Here, caller: Viewer, paging: Paging) -> Page[ReleaseShown]:
+    """All releases, the newest first."""
+    with server.database.reading() as session:
+        query = select(Release).where(Release.tenant_id == caller.tenant_id)
+        rows, following = read_page(session, query, paging, [Release.id], newest_first=True)
+        return Page(items=[ReleaseShown.model_validate(row) for row in rows], next=following)
+
+
+@router.get("/releases/{release_id}")
+def show_release(server: Here, caller: Viewer, release_id: int) -> ReleaseWithArtifacts:
+    """A release, and the artifacts that lead to it."""
+    with server.database.reading() as session:
+        query = select(Release).where(Release.id == release_id, Release.tenant_id == caller.tenant_id)
+        release = session.scalar(query)
+        if release is None:
+            raise NotThere("there is no such release")
+        held = session.scalars(select(Artifact).where(Artifact.release_id == release_id).order_by(Artifact.id))
+        return ReleaseWithArtifacts(
+            release=ReleaseShown.model_validate(release),
+            artifacts=[ArtifactShown.model_validate(row) for row in held],
+        )

@@ -1,0 +1,114 @@
+"""The program itself: it starts, says where to log in, stops gracefully; two of it share a database, and one is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.server.harness import fleet
+from tests.server.test_tending import Park
+
+
+@contextlib.contextmanager
+def program(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
+    """`tb-server serve`, its address, and what it writes."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    log = data.with_suffix(".log")
+    command = [
+        sys.executable,
+        "-m",
+        "tbserver",
+        "serve",
+        "--data",
+        str(data),
+        "--listen",
+        f"127.0.0.1:{port}",
+        *options,
+    ]
+    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as running:
+        try:
+            while "Uvicorn running" not in log.read_text():
+                assert running.poll() is None, log.read_text()
+                time.sleep(0.05)
+            yield running, f"http://127.0.0.1:{port}", log
+        finally:
+            running.kill()
+
+
+def test_it_starts_says_where_to_log_in_and_stops_gracefully(tmp_path: Path) -> None:
+    with program(tmp_path / "data") as (running, url, log):
+        said = log.read_text()
+        found = re.search(r"First account: admin, password (\S+)", said)
+        assert found
+        assert f"Log in at {url}" in said
+        answer = httpx2.post(f"{url}/api/v1/login", json={"name": "admin", "password": found[1]})
+        assert answer.status_code == 200
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 0
+        for line in log.read_text().splitlines():
+            assert line.startswith(("First account", "Log in")) or json.loads(line)["level"] == "info", line
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tbserver import limits
+    from tests.server.live import listening
+
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.2)
+    with fleet(tmp_path / "data", "") as made, listening(made.server) as url:
+        host, port = url.removeprefix("http://").split(":")
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+            with socket.create_connection((host, int(port)), timeout=60) as client:
+                client.sendall(begun)
+                assert client.recv(100) == b""
+        with socket.create_connection((host, int(port)), timeout=60) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000 + b"\r\n\r\n")
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_two_processes_share_a_database_and_one_is_killed(database_url: str, tmp_path: Path) -> None:
+    with fleet(tmp_path / "data", database_url) as made:
+        park = Park(made, 10)
+        number = park.order({"phases": [{"devices": 3}, {}]})
+        options = ("--database", database_url)
+        with program(tmp_path / "one", *options) as (one, url, _), program(tmp_path / "two", *options) as (_, other, _):
+            await_phase(park, number, waiting=3)
+            for controller, action in park.poll():
+                park.tell(controller, action, "success", "2.0")
+            one.kill()
+            # Whichever looked after it, the other goes on with it.
+            for controller, action in until(park, 7):
+                park.tell(controller, action, "success", "2.0")
+            while park.shown(number)["rollout"]["state"] != "finished":
+                time.sleep(0.05)
+            seen = httpx2.get(f"{other}/api/v1/rollouts", headers={"Authorization": f"Bearer {park.operator.secret}"})
+            assert seen.json()["items"][0]["state"] == "finished"
+            with pytest.raises(httpx2.TransportError):
+                httpx2.get(url)
+        park.check_counts()
+
+
+def await_phase(park: Park, number: int, waiting: int) -> None:
+    while park.shown(number)["phases"][0]["waiting"] != waiting or park.shown(number)["rollout"]["state"] != "running":
+        time.sleep(0.05)
+
+
+def until(park: Park, count: int) -> list[tuple[str, int]]:
+    """What devices get that ask again and again."""
+    got: dict[str, int] = {}
+    while len(got) < count:
+        got.update(park.poll())
+    return list(got.items())
