@@ -30,6 +30,11 @@ class Limits:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        head = len(scope["raw_path"]) + len(scope["query_string"])
+        if head + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > HEAD_MAX:
+            # What comes all at once no protocol has cut off.
+            await _refuse(431, f"the head of a request may have {HEAD_MAX} bytes at most")(scope, receive, send)
+            return
         most = PART_MAX if scope["method"] == "PATCH" and _PART.fullmatch(scope["path"]) else BODY_MAX
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if not announced.isdigit() or len(announced) > 18 or int(announced) > most:

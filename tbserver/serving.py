@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Any
 
@@ -29,6 +30,8 @@ def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | 
         print(f"First account: admin, password {password} (good for one login)", file=sys.stderr, flush=True)
     print(f"Log in at {where}", file=sys.stderr, flush=True)
     config = configure(create_app(server), host=host, port=port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
+    # It is told to stop, and ends when it has: not by the signal, which the server passes on at last.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     with working(server):
         uvicorn.Server(config).run()
 
