@@ -399,7 +399,7 @@ def system(boots: Kept, runs: Kept | None, good: Kept, **marked: Any) -> System:
     volumes = {one.name: one for held in (ONE, TWO) for one in (held.subvolume, *held.roots)}
     marks = Marks(good=good.id, committed={ONE.id: "then"} | ({TWO.id: "then"} if good == TWO else {}), **marked)
     booted = runs.roots[0].id if runs else None
-    return System(boots.roots[0].id, booted, volumes, (ONE, TWO), marks=marks)
+    return System(boots.roots[0].id, booted, subvolumes=volumes, deployments=(ONE, TWO), marks=marks)
 
 
 @pytest.mark.parametrize(
