@@ -34,7 +34,7 @@ def image(content: str, release: str, *, volatile: bool = False) -> TinyImage:
 
     def dress(tree: Path) -> None:
         bootable.bootable(KERNEL)(tree)
-        (tree / "etc/hostname").write_text("of the image\n")
+        (tree / "etc/motd").write_text("of the image\n")
         if volatile:
             wanting(tree)
 
@@ -114,7 +114,7 @@ def machine(make_btrfs: MakeBtrfs, tmp_path: Path, shell: str = "dash", size: in
         yield made
 
 
-def damage(copy: Path, name: str = "etc/hostname") -> None:
+def damage(copy: Path, name: str = "etc/motd") -> None:
     """Change a file of a read-only copy, as no command would."""
     for value in ("false", "true"):
         subprocess.run(["btrfs", "property", "set", "-ts", copy, "ro", value], check=True)

@@ -37,7 +37,7 @@ def anew(make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Machine]:
     """One whose root is made anew, with a host name that was saved."""
     with throwaway.machine(make_btrfs, tmp_path) as made:
         wanting(made.root)
-        made.set(hostname="mine\n")
+        made.set(motd="mine\n")
         made.save()
         made.start()
         yield made
@@ -50,31 +50,31 @@ def findings(machine: Machine, *, volatile: bool = True) -> dict[str, str]:
 
 
 def test_what_was_not_saved_is_gone_with_the_next_boot(machine: Machine) -> None:
-    machine.set(hostname="mine\n")
+    machine.set(motd="mine\n")
     machine.start()
-    assert machine.has("hostname") == "mine\n"
+    assert machine.has("motd") == "mine\n"
     wanting(machine.root)
     machine.save()
-    machine.set(hostname="unsaved\n", junk="x")
+    machine.set(motd="unsaved\n", junk="x")
     (machine.root / "usr/junk").write_text("x")
     for _ in range(3):
         assert "made anew" in machine.start()
-        assert (machine.has("hostname"), machine.has("junk")) == ("mine\n", None)
+        assert (machine.has("motd"), machine.has("junk")) == ("mine\n", None)
         assert not (machine.root / "usr/junk").exists()
         check_settled(machine.top)
         assert machine.roots() == ["root"]
-        machine.set(hostname="unsaved\n", junk="x")
+        machine.set(motd="unsaved\n", junk="x")
         (machine.root / "usr/junk").write_text("x")
     machine.save()
     machine.start()
-    assert (machine.has("hostname"), machine.has("junk")) == ("unsaved\n", "x")
+    assert (machine.has("motd"), machine.has("junk")) == ("unsaved\n", "x")
     assert not (machine.root / "usr/junk").exists()
 
 
 def test_a_system_that_was_broken_is_whole_again(anew: Machine) -> None:
     subprocess.run(["rm", "-rf", *(anew.root / name for name in ("usr", "etc", "sbin"))], check=True)
     assert "made anew" in anew.start()
-    assert anew.has("hostname") == "mine\n"
+    assert anew.has("motd") == "mine\n"
 
 
 def test_what_was_removed_here_stays_removed_when_it_was_saved(anew: Machine) -> None:
@@ -100,7 +100,7 @@ def test_between_the_boot_and_the_first_command_nothing_was_interrupted(anew: Ma
 def test_boots_that_are_cut_short_leave_no_more_than_the_root_that_ran_last(anew: Machine) -> None:
     for _ in range(5):
         anew.start(up=False)
-        anew.set(hostname="unsaved\n")
+        anew.set(motd="unsaved\n")
     assert len(anew.roots()) == 3
     anew.repair()
     check_settled(anew.top)
@@ -110,38 +110,38 @@ def test_boots_that_are_cut_short_leave_no_more_than_the_root_that_ran_last(anew
 def test_the_newest_copy_that_is_whole_is_taken(machine: Machine) -> None:
     wanting(machine.root)
     for name in ("one", "two"):
-        machine.set(hostname=name)
+        machine.set(motd=name)
         machine.save()
     kept = machine.survey().booted
     assert kept is not None
     assert [one.number for one in kept.saved] == [1, 2]
     damage(machine.top / "snapshots" / kept.saved[1].name)
     assert "damaged" in machine.start()
-    assert machine.has("hostname") == "one"
+    assert machine.has("motd") == "one"
     assert "damaged" in findings(machine)["saved"]
     assert status.fields(machine.survey())["volatile"]["damaged"] == [2]
     damage(machine.top / "snapshots" / kept.saved[0].name)
     machine.start()
     # The deployment itself does not say that its root is thrown away.
-    assert machine.has("hostname") == "one"
+    assert machine.has("motd") == "one"
     machine.save()
     machine.start()
     assert findings(machine) == {}
-    assert machine.has("hostname") == "one"
+    assert machine.has("motd") == "one"
 
 
 def test_a_file_that_proves_a_copy_is_proved_itself(anew: Machine) -> None:
     kept = anew.survey().booted
     assert kept is not None
-    anew.set(hostname="newer\n")
+    anew.set(motd="newer\n")
     anew.save()
     proof = anew.top / f"tb-update/{kept.id}/saved/000002"
     proof.write_bytes(proof.read_bytes()[:-3])
     assert "damaged" in anew.start()
-    assert anew.has("hostname") == "mine\n"
+    assert anew.has("motd") == "mine\n"
     proof.write_bytes(b"")
     assert "damaged" in anew.start()
-    assert anew.has("hostname") == "mine\n"
+    assert anew.has("motd") == "mine\n"
     assert anew.survey().booted.newest.number == 1  # type: ignore[union-attr]
 
 
@@ -172,12 +172,12 @@ def test_it_is_set_and_taken_back_by_what_is_saved(machine: Machine) -> None:
     machine.start()
     assert machine.has("tb-update/config.toml") == VOLATILE
     wanting(machine.root, "")
-    machine.set(hostname="stays")
+    machine.set(motd="stays")
     machine.save(wanted=False)
     for _ in range(2):
         assert "made anew" not in machine.start()
-        assert machine.has("hostname") == "stays"
-        machine.set(hostname="stays")
+        assert machine.has("motd") == "stays"
+        machine.set(motd="stays")
         check_settled(machine.top)
 
 
@@ -192,10 +192,10 @@ def shipped(machine: Machine) -> Machine:
 
 def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
     for name in ("one", "two"):
-        shipped.set(hostname=name)
+        shipped.set(motd=name)
         shipped.save()
         shipped.start()
-    assert shipped.has("hostname") == "two"
+    assert shipped.has("motd") == "two"
     shipped.run(saving.plan_drop(shipped.survey(), NOW))
     with pytest.raises(NothingToDo):
         saving.plan_drop(shipped.survey(), NOW)
@@ -203,9 +203,9 @@ def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
     deployment = shipped.survey().booted
     assert deployment is not None
     assert len(saving.of(shipped.survey(), deployment.id)) == 1
-    assert shipped.has("hostname") == "two"
+    assert shipped.has("motd") == "two"
     shipped.start()
-    assert shipped.has("hostname") == "of the image\n"
+    assert shipped.has("motd") == "of the image\n"
     assert saving.of(shipped.survey(), deployment.id) == ()
     check_settled(shipped.top)
 
@@ -213,39 +213,39 @@ def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
 def test_drop_cut_after_every_step(shipped: Machine) -> None:
     for count in range(30):
         for name in ("one", "two"):
-            shipped.set(hostname=name)
+            shipped.set(motd=name)
             shipped.save()
         plan = saving.plan_drop(shipped.survey(), NOW)
         shipped.run_first(plan, count)
         shipped.start()
         # Never the older one of the two.
-        assert shipped.has("hostname") in ("two", "of the image\n")
+        assert shipped.has("motd") in ("two", "of the image\n")
         check_settled(shipped.top)
         if count > len(plan.every_step):
-            assert shipped.has("hostname") == "of the image\n"
+            assert shipped.has("motd") == "of the image\n"
             return
     raise AssertionError("a plan of thirty steps")
 
 
 def test_a_deploy_takes_what_was_saved_and_nothing_else(anew: Machine) -> None:
-    anew.set(hostname="unsaved\n", unsaved="x")
+    anew.set(motd="unsaved\n", unsaved="x")
     second = anew.deploy(image("second", "2.0"))
     anew.start()
     assert anew.survey().booted.id == second  # type: ignore[union-attr]
-    assert (anew.has("system"), anew.has("hostname"), anew.has("unsaved")) == ("second", "mine\n", None)
+    assert (anew.has("system"), anew.has("motd"), anew.has("unsaved")) == ("second", "mine\n", None)
     anew.set(unsaved="x")
     # A trial is made anew, too; this is its last.
     assert "made anew" in anew.start()
     assert anew.has("unsaved") is None
     anew.run(anew.plan_commit())
-    anew.set(hostname="of second\n", machine="x")
+    anew.set(motd="of second\n", machine="x")
     anew.save()
     anew.start()
-    assert anew.has("hostname") == "of second\n"
+    assert anew.has("motd") == "of second\n"
     check_settled(anew.top)
     anew.run(anew.plan_rollback())
     anew.start()
-    assert (anew.has("system"), anew.has("hostname"), anew.has("machine")) == ("first", "mine\n", None)
+    assert (anew.has("system"), anew.has("motd"), anew.has("machine")) == ("first", "mine\n", None)
     check_settled(anew.top)
 
 
@@ -256,7 +256,7 @@ def test_what_is_saved_between_the_deploy_and_the_boot_is_not_lost(anew: Machine
         anew.save()
     anew.set(unsaved="x")
     anew.start()
-    assert [anew.has(name) for name in ("system", "hostname", "late", "later", "unsaved")] == [
+    assert [anew.has(name) for name in ("system", "motd", "late", "later", "unsaved")] == [
         *("second", "mine\n", "late", "later", None)
     ]
     check_settled(anew.top)
@@ -268,17 +268,17 @@ def test_a_conflict_is_told(anew: Machine) -> None:
 
     def other(tree: Path) -> None:
         before(tree)  # type: ignore[misc]
-        (tree / "etc/hostname").write_text("another\n")
+        (tree / "etc/motd").write_text("another\n")
 
     made.failure = other
     plan = anew.plan_deploy(made)
     from tbupdate import perform
 
     (said,) = perform.perform(plan, anew.site(made), NOW)
-    assert "hostname" in said
+    assert "motd" in said
     anew.start()
-    assert anew.has("hostname") == "mine\n"
-    assert [one.path for one in anew.survey().booted.conflicts] == [b"etc/hostname"]  # type: ignore[union-attr]
+    assert anew.has("motd") == "mine\n"
+    assert [one.path for one in anew.survey().booted.conflicts] == [b"etc/motd"]  # type: ignore[union-attr]
 
 
 def test_a_new_image_may_say_it_and_what_was_carried_counts_as_saved(machine: Machine) -> None:
@@ -303,7 +303,7 @@ def test_what_goes_both_ways_follows_a_rollback(anew: Machine) -> None:
     anew.run(anew.plan_rollback())
     for _ in range(2):
         anew.start()
-        assert (anew.has("system"), anew.has("machine-id"), anew.has("hostname")) == ("first", "new", "mine\n")
+        assert (anew.has("system"), anew.has("machine-id"), anew.has("motd")) == ("first", "new", "mine\n")
     check_settled(anew.top)
 
 
@@ -311,7 +311,7 @@ def test_reset_leaves_nothing_that_was_saved(anew: Machine) -> None:
     system = anew.survey()
     anew.run(resetting.plan_reset(system, resetting.find_target(system, None), NOW))
     anew.start()
-    assert anew.has("hostname") == "of the image\n"
+    assert anew.has("motd") == "of the image\n"
     check_settled(anew.top)
 
 
@@ -334,7 +334,7 @@ def test_on_a_full_disk_the_root_is_made_anew(anew: Machine) -> None:
     fill_metadata(anew.top)
     for _ in range(3):
         assert "made anew" in anew.start(up=False)
-        assert anew.has("hostname") == "mine\n"
+        assert anew.has("motd") == "mine\n"
 
 
 # --- cuts ------------------------------------------------------------------------------------------------------------
@@ -348,18 +348,18 @@ def test_save_cut_after_every_step(anew: Machine, staged: bool) -> None:
         new = f"number {count}\n"
         if staged:
             anew.deploy(image("next", f"{count + 2}.0"))
-        anew.set(hostname=new)
+        anew.set(motd=new)
         plan = anew.plan_save()
         anew.run_first(plan, count)
         anew.start()
-        assert anew.has("hostname") in (old, new)
+        assert anew.has("motd") in (old, new)
         if staged:
             anew.run(anew.plan_commit())
         check_settled(anew.top)
-        anew.set(hostname=new)
+        anew.set(motd=new)
         anew.save()
         anew.start()
-        assert anew.has("hostname") == new
+        assert anew.has("motd") == new
         check_settled(anew.top)
         kept = anew.survey().booted
         assert kept is not None
@@ -382,7 +382,7 @@ def test_deploy_cut_after_every_step(anew: Machine) -> None:
         plan = anew.plan_deploy(made)
         anew.run_first(plan, count, made)
         anew.start()
-        assert (anew.has("hostname"), anew.has("unsaved")) == ("mine\n", None)
+        assert (anew.has("motd"), anew.has("unsaved")) == ("mine\n", None)
         check_settled(anew.top)
         system = anew.survey()
         if system.booted is not None and system.booted.id == plan.deployment:
@@ -391,7 +391,7 @@ def test_deploy_cut_after_every_step(anew: Machine) -> None:
             anew.start()
             with contextlib.suppress(NothingToDo):
                 anew.run(upkeep.plan_prune(anew.survey(), 1, NOW))
-        assert (anew.has("system"), anew.has("hostname")) == ("first", "mine\n")
+        assert (anew.has("system"), anew.has("motd")) == ("first", "mine\n")
         check_settled(anew.top)
         assert sorted({layout.saved_of(name) for name in device.names(anew.top)} - {None}) == sorted(
             kept.id for kept in anew.survey().deployments
@@ -410,19 +410,19 @@ def test_save_hurt_at_system_calls(anew: Machine, how: str) -> None:
     anew.running = None
     options = ["--top", str(anew.top), "--boot", str(anew.boot), "--config", str(config)]
     command = faults.python("tbupdate", *options, "changes", "save")
-    anew.set(hostname="recorded\n")
+    anew.set(motd="recorded\n")
     ended, calls = faults.record(command, anew.top)
     assert ended.code == 0, ended.err
     old = "recorded\n"
     for number, call in enumerate(faults.some(calls, 12)):
         anew.running = None
         new = f"number {number}\n"
-        anew.set(hostname=new)
+        anew.set(motd=new)
         done = faults.kill_at(call, command) if how == "killed" else faults.fail_at(call, command, how)
         assert "Traceback" not in done.err
         assert done.code in ((-9, 0) if how == "killed" else (0, 1)), done
         anew.start()
-        found = anew.has("hostname")
+        found = anew.has("motd")
         assert found in (old, new), str(call)
         if done.code == 0:
             assert found == new, str(call)
@@ -455,12 +455,12 @@ def test_as_a_person_sees_it(anew: Machine) -> None:
     assert deployment is not None
     for words in ((), (deployment.id,), (deployment.id[:5],), ("current",)):
         held = seen(*words)
-        assert held["etc/hostname"] == ("carried", True)
+        assert held["etc/motd"] == ("carried", True)
         assert held["etc/unsaved"] == ("carried", False)
         assert held["junk"] == ("dropped", False)
-    anew.set(hostname="of the image\n")
+    anew.set(motd="of the image\n")
     said = command("changes")
-    assert re.search(r"^carried, not saved +~ etc/hostname", said, re.MULTILINE)
+    assert re.search(r"^carried, not saved +~ etc/motd", said, re.MULTILINE)
     assert "lost with the next boot" in said
     assert "are saved, as copy 2" in command("changes", "save")
     assert seen()["etc/unsaved"] == ("carried", True)
