@@ -134,12 +134,12 @@ install:
 	install -d '$(DESTDIR)$(UNITS)/boot-complete.target.requires' '$(DESTDIR)$(UNITS)/multi-user.target.wants' \
 	    '$(DESTDIR)$(UNITS)/basic.target.wants'
 	install -d '$(DESTDIR)$(UNITS)/sockets.target.wants'
-	@for unit in $(SERVICES:=.service) upgrade.timer watch.timer fetch.socket; do \
+	@for unit in $(SERVICES:=.service) upgrade.timer watch.timer fetch.socket api.socket api@.service; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
 	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'
 	install -D -m644 boot-hooks/systemd/watchdog.conf '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
-	@for unit in upgrade agent; do install -D -m644 boot-hooks/systemd/applier.conf \
+	@for unit in upgrade agent api@; do install -D -m644 boot-hooks/systemd/applier.conf \
 	    "$(DESTDIR)$(UNITS)/tb-update-$$unit.service.d/applier.conf"; done
 	ln -sfn ../tb-update-fetch.socket '$(DESTDIR)$(UNITS)/sockets.target.wants/tb-update-fetch.socket'
 	ln -sfn ../tb-update-health.service '$(DESTDIR)$(UNITS)/boot-complete.target.requires/tb-update-health.service'

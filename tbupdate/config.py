@@ -244,6 +244,12 @@ class Window(_Table):
     minutes: Annotated[int, pydantic.Field(ge=1, le=7 * 24 * 60, strict=True)] = 60
 
 
+class Consent(_Table):
+    """`[consent]`: the group whose members may answer for the device by the local socket; empty: only root."""
+
+    group: str = ""
+
+
 def _absolute(path: str) -> str:
     if path and not path.startswith("/"):
         raise ValueError("must be an absolute path")
@@ -269,6 +275,7 @@ class Config(_Table):
     space: Reserve = Reserve()
     upgrade: Upgrade = Upgrade()
     fetch: Fetch = Fetch()
+    consent: Consent = Consent()
     metrics: Metrics = Metrics()
     source: tuple[Source, ...] = ()
     window: tuple[Window, ...] = ()

@@ -1,0 +1,95 @@
+"""The command behind the local socket: programs ask by it how the device stands, and answer for a person."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tbdiff.errors import Failed, Rejected
+from tbupdate import api as protocol
+from tbupdate import consent, lastrun, outlook, status
+from tbupdate.api import Request
+from tbupdate.cli.conduct import glance
+from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.sites import readable, working
+from tbupdate.cli.telling import refresh
+from tbupdate.config import Config
+from tbupdate.layout import STATE
+
+SAID = {"approve": consent.APPROVED, "postpone": consent.POSTPONED, "decline": consent.DECLINED}
+TOLD = ("booted", "default", "staged", "trial", "ready", "reboot_needed", "busy")
+CONNECTIONS = 16
+
+
+@click.command()
+@click.option("--listen", metavar="PATH", type=click.Path(path_type=Path), help="Where no systemd does: listen there.")
+@everywhere
+def api(listen: Path | None) -> None:
+    """Serve the connection that is standard input, as systemd hands it over."""
+    said = settings()
+    if listen is not None:
+        with suppress(KeyboardInterrupt):
+            _listen(listen, said)
+        return
+    if not stat.S_ISSOCK(os.fstat(0).st_mode):
+        raise Rejected("standard input is no socket", "systemd starts this; else: tb-update api --listen PATH")
+    rules = readable(said)
+    with socket.socket(fileno=os.dup(0)) as connection:
+        if connection.family != socket.AF_UNIX:
+            raise Rejected("standard input is no local socket")
+        protocol.serve(connection, rules.consent.group, lambda request: _act(request, said, rules))
+
+
+def _act(request: Request, said: Settings, rules: Config) -> dict[str, Any]:
+    with working(said, rules) as site:
+        system, state = glance(site), os.path.join(site.top, STATE)
+        if request.do != "status":
+            until = time.time() + request.hours * 3600 if request.do == "postpone" else 0
+            consent.answer(state, system, SAID[request.do], until, request.tree)
+        last = lastrun.read(state)
+        shown = outlook.find(site, system, rules)
+        every = status.fields(system)
+        told = {name: every[name] for name in TOLD}
+        runs = system.booted or system.default
+        release = runs.record.release if runs is not None and runs.record is not None else None
+    if request.do != "status":
+        refresh(said, rules)
+    return told | {"release": release, "last_run": last.model_dump() if last else None} | shown.fields()
+
+
+def _listen(place: Path, said: Settings) -> None:
+    """Accept connections, and give each to a process of its own."""
+    options = {"--top": said.top, "--boot": said.boot, "--config": said.config}
+    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+    command = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", "tbupdate", "api", *given]
+    running: list[subprocess.Popen[bytes]] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        try:
+            place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            listening.bind(str(place))
+            place.chmod(0o666)
+        except OSError as error:
+            raise Failed(f"{place} cannot be listened at: {error.strerror}") from None
+        listening.listen()
+        try:
+            while True:
+                connection, _ = listening.accept()
+                running = [one for one in running if one.poll() is None]
+                with connection:
+                    if len(running) < CONNECTIONS:
+                        running.append(subprocess.Popen(command, stdin=connection.fileno(), stdout=subprocess.DEVNULL))
+        finally:
+            place.unlink(missing_ok=True)
+            for one in running:
+                one.terminate()
+                one.wait()
