@@ -6,6 +6,7 @@ Peers are those of Debian that wait without a server; what is not installed, or 
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -19,8 +20,6 @@ from pathlib import Path
 
 from tbdiff.create import Label, create_image
 from tbdiff.signature import create_key
-from tests import device
-from tests.trees import Noise, build, sparse
 from tests.web import served
 
 SETTLED = 8.0
@@ -106,16 +105,15 @@ def applying(work: Path) -> Iterator[tuple[str, Memory]]:
     subprocess.run(["mkfs.btrfs", "-q", image], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["mount", "-o", "loop,noatime", image, top], check=True)
     try:
-        device.make_root(top)
+        _fill(top)
         (work / "keys").mkdir()
         create_key(work / "builder")
         shutil.copy(work / "builder.pub", work / "keys")
         (work / "config.toml").write_text(f'keys = "{work}/keys"\n')
         there = ["--top", str(top), "--config", str(work / "config.toml")]
         subprocess.run([*PYTHON, "tbupdate", "init", "--yes", *there], check=True, stdout=subprocess.DEVNULL)
-        device.make_root(work / "tree", "tree")
-        build({b"big": sparse(SIZE, Noise(0, SIZE, 1))}, work / "big")
-        shutil.copy(work / "big/big", work / "tree/big")
+        _fill(work / "tree")
+        (work / "tree/big").write_bytes(random.Random(1).randbytes(SIZE))
         (work / "www").mkdir()
         create_image(None, work / "tree", work / "www/image", label=Label(release="2"), key=work / "builder")
         with served(work / "www") as url, running([*PYTHON, "tbupdate", "deploy", f"{url}/image", *there]) as started:
@@ -127,12 +125,17 @@ def applying(work: Path) -> Iterator[tuple[str, Memory]]:
         subprocess.run(["umount", top], check=True)
 
 
+def _fill(tree: Path) -> None:
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/fstab").write_text("LABEL=bench / btrfs defaults 0 0\n")
+
+
 def watch(started: subprocess.Popen[bytes], highest: dict[str, int]) -> None:
     """Until it has ended: the most that the process, and all that it has started together, held."""
     while started.poll() is None:
         try:
             highest["applier"] = max(highest["applier"], memory(started.pid).peak)
-            highest["fetcher"] = max(highest["fetcher"], sum(memory(pid).own for pid in descendants(started.pid)))
+            highest["fetcher"] = max(highest["fetcher"], sum(memory(pid).own for pid in fetchers(started.pid)))
         except (OSError, IndexError):
             # It ended while we looked.
             pass
@@ -141,10 +144,15 @@ def watch(started: subprocess.Popen[bytes], highest: dict[str, int]) -> None:
         raise RuntimeError(f"the deploy ended with {started.returncode}")
 
 
-def descendants(pid: int) -> list[int]:
-    """The processes that it has started, and theirs."""
+def fetchers(pid: int) -> list[int]:
+    """The processes below it that are root no more: until then they still are what started them."""
     children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [further for child in children for further in descendants(child)]
+    own = [child for child in children if _user(child)]
+    return own + [further for child in children for further in fetchers(child)]
+
+
+def _user(pid: int) -> int:
+    return int(re.findall(r"^Uid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)[0])
 
 
 PEERS = {
