@@ -10,7 +10,7 @@ from tests.boot.disk import Golden
 from tests.boot.machine import Machine
 from tests.boot.test_boots import ROOT, came_back, status
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 # Its own service, which brings it to the disk, is masked in all other tests.
 UNMASK = "rm /etc/systemd/system/systemd-pstore.service /etc/systemd/system/modprobe@efi_pstore.service"
