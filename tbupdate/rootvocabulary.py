@@ -106,6 +106,18 @@ class KeepCarried:
 
 
 @dataclass(frozen=True)
+class KeepSwitch:
+    """Where a saved copy alone says that the root is made anew, another is made of which nothing but that is saved."""
+
+    deployment: str
+    copy: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"save that the root of {self.deployment} is made anew at each boot, if it does not say so itself"
+
+
+@dataclass(frozen=True)
 class ForgetSaved:
     """A saved copy counts no longer."""
 
@@ -116,5 +128,5 @@ class ForgetSaved:
         return f"forget {SNAPSHOTS}/{saved(self.deployment, self.number)}"
 
 
-SavedStep = ProveSaved | KeepCarried | ForgetSaved
+SavedStep = ProveSaved | KeepCarried | KeepSwitch | ForgetSaved
 RootStep = EmptyTemporary | TakeInKernel | TellHidden | RunCommand | ReadChanges | SavedStep

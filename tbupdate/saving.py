@@ -12,7 +12,7 @@ from tbdiff.errors import NothingToDo, Rejected
 from tbupdate import layout
 from tbupdate.history import Event
 from tbupdate.layout import ROOT, aside, carried, coming
-from tbupdate.rootvocabulary import ForgetSaved, ProveSaved
+from tbupdate.rootvocabulary import ForgetSaved, KeepSwitch, ProveSaved
 from tbupdate.steps import (
     AppendHistory,
     CarryLocal,
@@ -69,7 +69,9 @@ def plan_drop(system: System, now: str) -> Plan:
         raise NothingToDo(f"no local changes of {kept.id} are saved")
     history = AppendHistory(Event(now, "drop", kept.id))
     done = (f"No local changes of {kept.id} are saved any more.",)
-    return Plan(kept.id, forget(kept), (*_delete(system, kept, set()), SyncFileSystem(), history), done=done)
+    # Else the root would be kept from then on, with all that shall be forgotten.
+    steps = (KeepSwitch(kept.id, kept.template, next_number(kept)), *forget(kept))
+    return Plan(kept.id, steps, (*_delete(system, kept, set()), SyncFileSystem(), history), done=done)
 
 
 def _subject(system: System) -> tuple[Deployment, Subvolume]:

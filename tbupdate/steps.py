@@ -254,6 +254,7 @@ class CarryLocal:
     deployment: str
     since: str | None = None
     back: bool = False
+    only: str = ""
     own: bool = False
 
     def __str__(self) -> str:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tbdiff.entry import Kind
 from tbdiff.errors import Failed
 from tbupdate import saved, subvolumes, volatility
+from tbupdate.layout import aside
 from tbupdate.layout import saved as saved_name
-from tbupdate.localchanges.carriage import open_deployed
+from tbupdate.localchanges.carriage import Way, carry, open_deployed
 from tbupdate.localchanges.difference import find
-from tbupdate.rootvocabulary import ForgetSaved, KeepCarried, ProveSaved
+from tbupdate.localchanges.policy import Policy
+from tbupdate.rootvocabulary import ForgetSaved, KeepCarried, KeepSwitch, ProveSaved
 from tbupdate.site import Site
 from tbupdate.steps import Step
 from tbupdate.syscalls import sync
+
+SWITCH = Policy(carry=(f"/{volatility.CONFIG}",), drop=(), both_ways=())
 
 
 def do(step: Step, site: Site) -> None:
@@ -23,6 +28,8 @@ def do(step: Step, site: Site) -> None:
             _prove(site, deployment, number)
         case KeepCarried():
             _keep_carried(site, step)
+        case KeepSwitch():
+            _keep_switch(site, step)
         case ForgetSaved(deployment, number):
             saved.forget(site.record(deployment), number)
         case _:
@@ -44,3 +51,18 @@ def _keep_carried(site: Site, step: KeepCarried) -> None:
         subvolumes.snapshot(root, copy, read_only=True)
         sync(site.top)
         _prove(site, step.deployment, step.number)
+
+
+def _keep_switch(site: Site, step: KeepSwitch) -> None:
+    tree, copy = site.path(step.deployment), site.path(step.copy)
+    if volatility.is_set(tree) or not volatility.is_set(copy):
+        return
+    unfinished = site.path(aside("saved", step.deployment))
+    subvolumes.snapshot(tree, unfinished, read_only=False)
+    deployed = open_deployed(tree, site.record(step.deployment), site.progress)
+    carry(Way(deployed, Path(copy), Path(unfinished)), SWITCH, None)
+    sync(site.top)
+    subvolumes.make_read_only(unfinished)
+    os.rename(unfinished, site.path(saved_name(step.deployment, step.number)))
+    sync(site.top)
+    _prove(site, step.deployment, step.number)

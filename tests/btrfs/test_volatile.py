@@ -210,6 +210,15 @@ def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
     check_settled(shipped.top)
 
 
+def test_drop_forgets_all_but_that_the_root_is_made_anew(anew: Machine) -> None:
+    anew.run(saving.plan_drop(anew.survey(), NOW))
+    for _ in range(2):
+        assert "made anew" in anew.start()
+        assert (anew.has("motd"), anew.has("tb-update/config.toml")) == ("of the image\n", VOLATILE)
+        anew.set(motd="unsaved")
+    check_settled(anew.top)
+
+
 def test_drop_cut_after_every_step(shipped: Machine) -> None:
     for count in range(30):
         for name in ("one", "two"):
@@ -469,7 +478,6 @@ def test_as_a_person_sees_it(anew: Machine) -> None:
     assert "made anew at each boot; local changes as saved on" in command("status")
     assert "needs a yes" in command("changes", "drop", code=3)
     assert json.loads(command("--json", "--yes", "changes", "drop"))["done"] == "drop"
-    command("--yes", "changes", "drop", code=4)
     command("changes", "nothing-there", code=3)
 
 
