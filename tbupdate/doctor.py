@@ -20,6 +20,7 @@ from tbupdate.mirrors import SHOWN
 from tbupdate.site import Site
 from tbupdate.status import interrupted
 from tbupdate.system import System
+from tbupdate.trusted import Trusted
 from tbupdate.volatility import CONFIG
 
 LEAST_DATA = 256 << 20
@@ -214,19 +215,21 @@ def _trust(top: str, config: Config) -> Iterator[Finding]:
     state = os.path.join(top, layout.STATE)
     for fault in trust.faults(config.keys):
         yield Finding("keys", str(fault).partition("; nothing")[0], fault.remedy)
+    known: Trusted | None = None
     try:
         known = trusted.load(state, config)
     except Stop as stop:
         if not trust.faults(config.keys):
             yield Finding("keys", str(stop).partition("; nothing")[0], stop.remedy)
-        return
-    if known.statement is None and trust.count(config.keys) == 0:
+    if (known is None or known.statement is None) and trust.count(config.keys) == 0:
         yield Finding(
             "keys",
             f"no key is trusted: {config.keys} has no *.pub that can be",
             "Put the public key of your builder there.",
         )
-    elif known.falls_short:
+    if known is None:
+        return
+    if known.falls_short and (known.statement is not None or trust.count(config.keys)):
         yield Finding(
             "keys",
             f"{known.ring.threshold} keys must sign a release, and fewer are trusted: no image can be deployed",
