@@ -204,6 +204,11 @@ def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
     assert deployment is not None
     assert len(saving.of(shipped.survey(), deployment.id)) == 1
     assert shipped.has("motd") == "two"
+    (left,) = saving.of(shipped.survey(), deployment.id)
+    shipped.save()
+    (made,) = shipped.survey().booted.saved  # type: ignore[union-attr]
+    assert made.name > left
+    shipped.run(saving.plan_drop(shipped.survey(), NOW))
     shipped.start()
     assert shipped.has("motd") == "of the image\n"
     assert saving.of(shipped.survey(), deployment.id) == ()
