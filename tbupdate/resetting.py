@@ -85,7 +85,7 @@ def plan_reset(
     steps += [Exchange(fresh, unfinished) if old else Rename(unfinished, fresh), SyncFileSystem()]
     # Nor what was saved; but where it is made anew at each boot, it has to be with what was brought to it just now.
     if system.choice is not None and (keep_mounts is not None or data):
-        steps += [KeepCarried(there.id, fresh, saving.next_number(there)), SyncFileSystem()]
+        steps += [KeepCarried(there.id, fresh, saving.next_number(system, there)), SyncFileSystem()]
     steps += saving.forget(there)
     steps += booting.switch(system, fresh, choice)
     if good != system.marks.good:

@@ -50,8 +50,11 @@ def plan_save(system: System, now: str, *, wanted: bool) -> Plan:
         )
     look = aside("look", kept.id)
     bring = CarryLocal(kept.id, look, aside("saved", kept.id), kept.id)
-    steps = (MakeSnapshot(root.name, look, read_only=True), *_make(kept, kept.id, (bring, DeleteSubvolume(look))))
-    number = next_number(kept)
+    steps = (
+        MakeSnapshot(root.name, look, read_only=True),
+        *_make(system, kept, kept.id, (bring, DeleteSubvolume(look))),
+    )
+    number = next_number(system, kept)
     history = AppendHistory(Event(now, "save", kept.id, more={"copy": number}))
     said = [f"The local changes of {kept.id} are saved, as copy {number}."]
     if not wanted:
@@ -70,7 +73,7 @@ def plan_drop(system: System, now: str) -> Plan:
     history = AppendHistory(Event(now, "drop", kept.id))
     done = (f"No local changes of {kept.id} are saved any more.",)
     # Else the root would be kept from then on, with all that shall be forgotten.
-    steps = (KeepSwitch(kept.id, kept.template, next_number(kept)), *forget(kept))
+    steps = (KeepSwitch(kept.id, kept.template, next_number(system, kept)), *forget(kept))
     return Plan(kept.id, steps, (*_delete(system, kept, set()), SyncFileSystem(), history), done=done)
 
 
@@ -82,14 +85,15 @@ def _subject(system: System) -> tuple[Deployment, Subvolume]:
     return kept, kept.roots[0]
 
 
-def next_number(kept: Deployment) -> int:
-    """The number of the next saved copy."""
-    return max((one.number for one in kept.saved), default=0) + 1
+def next_number(system: System, kept: Deployment) -> int:
+    """The number of the next saved copy: higher than all, also of one that is forgotten but still has a root."""
+    held = (int(name.rpartition(".")[2]) for name in of(system, kept.id))
+    return max((*held, *(one.number for one in kept.saved)), default=0) + 1
 
 
-def _make(kept: Deployment, of: str, fill: tuple[Step, ...]) -> tuple[Step, ...]:
+def _make(system: System, kept: Deployment, of: str, fill: tuple[Step, ...]) -> tuple[Step, ...]:
     """The next saved copy: a snapshot of `of`, in which `fill` writes."""
-    unfinished, number = aside("saved", kept.id), next_number(kept)
+    unfinished, number = aside("saved", kept.id), next_number(system, kept)
     return (
         MakeSnapshot(of, unfinished),
         *fill,
@@ -106,7 +110,7 @@ def land(system: System, kept: Deployment, root: str, bring: Bring) -> tuple[Ste
     """Local changes come to the root of a deployment; where that is thrown away, to a saved copy (too, if it runs)."""
     if not system.throws_away(kept):
         return (bring(root),)
-    made = _make(kept, kept.template, (bring(aside("saved", kept.id)),))
+    made = _make(system, kept, kept.template, (bring(aside("saved", kept.id)),))
     running = (bring(root),) if kept == system.booted else ()
     return (*made, *running, *retire(system, kept))
 

@@ -18,7 +18,7 @@ from tbupdate.site import Site
 from tbupdate.steps import Step
 from tbupdate.syscalls import sync
 
-SWITCH = Policy(carry=(f"/{volatility.CONFIG}",), drop=(), both_ways=())
+SWITCH = Policy(carry=(f"/{volatility.CONFIG}",), drop=(), both_ways=(), own=())
 
 
 def do(step: Step, site: Site) -> None:

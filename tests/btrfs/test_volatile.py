@@ -204,6 +204,11 @@ def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
     assert deployment is not None
     assert len(saving.of(shipped.survey(), deployment.id)) == 1
     assert shipped.has("motd") == "two"
+    (left,) = saving.of(shipped.survey(), deployment.id)
+    shipped.save()
+    (made,) = shipped.survey().booted.saved  # type: ignore[union-attr]
+    assert made.name > left
+    shipped.run(saving.plan_drop(shipped.survey(), NOW))
     shipped.start()
     assert shipped.has("motd") == "of the image\n"
     assert saving.of(shipped.survey(), deployment.id) == ()
@@ -211,10 +216,15 @@ def test_drop_forgets_what_was_saved(shipped: Machine) -> None:
 
 
 def test_drop_forgets_all_but_that_the_root_is_made_anew(anew: Machine) -> None:
+    anew.set(hostname="mine", **{"machine-id": "mine"})
+    anew.save()
+    anew.start()
+    assert anew.has("hostname") == "mine"
     anew.run(saving.plan_drop(anew.survey(), NOW))
     for _ in range(2):
         assert "made anew" in anew.start()
         assert (anew.has("motd"), anew.has("tb-update/config.toml")) == ("of the image\n", VOLATILE)
+        assert (anew.has("hostname"), anew.has("machine-id")) == (None, None)
         anew.set(motd="unsaved")
     check_settled(anew.top)
 
