@@ -144,6 +144,7 @@ def test_subvolumes_that_a_command_makes_are_refused_and_cleared(top: Path) -> N
     plan = shell(top, "true")
     site = device.site.Site(str(top))
     from tbupdate import perform
+    from tbupdate.rootvocabulary import RunCommand
 
     tree = top / "snapshots" / f"{plan.deployment}.partial"
     for step in plan.steps[:4]:
@@ -153,7 +154,7 @@ def test_subvolumes_that_a_command_makes_are_refused_and_cleared(top: Path) -> N
     for name in ("var/lib/machines", "var/lib/deep/in/there", "var/lib/machines/a"):
         subprocess.run(["btrfs", "-q", "subvolume", "create", tree / name], check=True)
     with pytest.raises(Failed, match="/var/lib/deep/in/there"):
-        perform.do(next(step for step in plan.steps if isinstance(step, perform.RunCommand)), site)
+        perform.do(next(step for step in plan.steps if isinstance(step, RunCommand)), site)
     device.repair(top)
     assert device.names(top) == names
     check_settled(top)
