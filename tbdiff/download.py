@@ -37,7 +37,7 @@ class Known(pydantic.BaseModel):
     `place` is the address of who told it, where that is not the URL itself.
     """
 
-    model_config = pydantic.ConfigDict(strict=True, frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(defer_build=True, strict=True, frozen=True, extra="forbid")
 
     size: Annotated[int, pydantic.Field(ge=0, lt=1 << 63)] | None
     tag: Header | None

@@ -31,7 +31,7 @@ Instant = Annotated[str, pydantic.AfterValidator(_instant)]
 
 
 class _Part(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="ignore")
 
 
 class Release(_Part):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 import urllib.parse
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    import ssl
     from socket import socket
 
 PORTS = {"http": 80, "https": 443}

@@ -42,7 +42,7 @@ class Statement(pydantic.BaseModel):
     """What all that is signed has in common: strict, frozen, and exact about its own bytes."""
 
     # Keys that this version does not know are ignored; what must be known is listed in `requires`.
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="ignore")
 
     type: str
     format: Literal[1] = FORMAT_VERSION
@@ -117,7 +117,7 @@ S = TypeVar("S", bound=Statement)
 class Manifest(pydantic.BaseModel):
     """Both statements, as they are shown to people and programs."""
 
-    model_config = pydantic.ConfigDict(frozen=True)
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True)
 
     target: Target
     way: Way
@@ -145,7 +145,7 @@ def parse_way(raw: bytes, target: bytes) -> Way:
 class _Preface(pydantic.BaseModel):
     """What every statement of every version has: read first, so that a newer one is told from a wrong one."""
 
-    model_config = pydantic.ConfigDict(strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, strict=True, extra="ignore")
 
     type: str
     format: int

@@ -20,7 +20,7 @@ BYTES_OF_PART = 32
 
 
 class _Signature(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="ignore")
 
     keyid: Annotated[str, pydantic.StringConstraints(pattern=rf"^[0-9a-f]{{{2 * KEY_ID}}}$")]
     sig: str
@@ -29,7 +29,7 @@ class _Signature(pydantic.BaseModel):
 class Envelope(pydantic.BaseModel):
     """The envelope as it is stored."""
 
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="ignore")
 
     payloadType: str
     payload: str

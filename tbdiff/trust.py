@@ -30,7 +30,7 @@ Threshold = Annotated[int, pydantic.Field(ge=1, le=KEYS_MAX)]
 class Key(pydantic.BaseModel):
     """A public key by its bytes, in hexadecimal digits."""
 
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="ignore")
 
     name: Word
     algorithm: Algorithm
@@ -119,7 +119,7 @@ class Trust(Statement):
 
 
 class _Chain(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="ignore")
 
     statements: Annotated[tuple[Envelope, ...], pydantic.Field(max_length=STATEMENTS_MAX)]
 

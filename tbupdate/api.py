@@ -33,7 +33,7 @@ _KINDS = {Rejected: "rejected", NothingToDo: "nothing-to-do", Busy: "busy", Fail
 class Request(pydantic.BaseModel):
     """One line of what is asked. With `tree` an answer counts only for that release."""
 
-    model_config = pydantic.ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="forbid")
 
     api: Literal[1] = 1
     do: Literal["status", "approve", "postpone", "decline"]

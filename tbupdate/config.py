@@ -49,7 +49,7 @@ def _named(path: Path) -> Path:
 
 
 class _Table(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
 class Boot(_Table):

@@ -29,7 +29,7 @@ class Decision(pydantic.BaseModel):
     person to be asked (`ask`), or it to be held back for a reason (`held`); and it may be one to go back to (`kept`).
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     tree: str
     called: str = ""

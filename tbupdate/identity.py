@@ -30,7 +30,7 @@ _TOKEN: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(Token)
 class Enrolled(pydantic.BaseModel):
     """A server that this device has a token of its own for; while it is not `done` the server may not know it yet."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     url: str
     tenant: ControllerId

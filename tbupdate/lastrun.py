@@ -21,7 +21,7 @@ RESULTS: tuple[Result, ...] = get_args(Result)
 class LastRun(pydantic.BaseModel):
     """`time` is in seconds since 1970, by the device's clock; `reason` is what it waited for, in one word."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     time: Annotated[float, pydantic.Field(ge=0, lt=1 << 37)]
     result: Result

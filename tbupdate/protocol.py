@@ -74,7 +74,7 @@ class Message(pydantic.BaseModel):
     """Any message or part of one; as JSON its names are those of hawkBit."""
 
     model_config = pydantic.ConfigDict(
-        frozen=True, strict=True, extra="ignore", alias_generator=_name, populate_by_name=True
+        defer_build=True, frozen=True, strict=True, extra="ignore", alias_generator=_name, populate_by_name=True
     )
 
     def to_json(self) -> bytes:

@@ -28,7 +28,7 @@ class Record(pydantic.BaseModel):
     `made_by` is the command that made it here (`snapshot`, or `run` and what was run); an image or `init` has none.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     format_version: int = 1
     id: str

@@ -121,8 +121,11 @@ def _base(tree: str, root: int) -> Iterator[str]:
     yield f"mount -t proc -o nosuid,nodev,noexec proc {proc}"
     yield f"mount --bind {proc}/sys {proc}/sys; mount -o remount,bind,ro {proc}/sys"
     yield f"mount -t sysfs -o ro,nosuid,nodev,noexec sysfs {sys}"
-    yield f"mount --rbind /dev {dev}; mount -o remount,bind,ro {dev}"
-    yield f"if [ -d {dev}/shm ]; then mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs {dev}/shm; fi"
+    # The same devices under names of its own: owners and modes that the system wants are set on those.
+    # What appears or goes meanwhile (a loop device's node) is nobody's fault.
+    yield f"mount -t tmpfs -o mode=755,nosuid,noexec tmpfs {dev}; cp -ax /dev/. {dev}/ 2>/dev/null || [ -c {dev}/null ]"
+    yield f"mkdir -p {dev}/pts; if [ -d /dev/pts ]; then mount --bind /dev/pts {dev}/pts; fi"
+    yield f"mkdir -p {dev}/shm; mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs {dev}/shm"
     yield f"mount -t tmpfs -o mode=755,nosuid,nodev tmpfs {run}; mkdir -m 1777 {run}/lock"
     # Who makes an initrd looks there for what the disks hold; without udev's socket nobody can talk to it.
     udev = "/run/udev/data"

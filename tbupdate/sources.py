@@ -30,7 +30,7 @@ _SEEN_MAX = 1 << 20
 class Seen(pydantic.BaseModel):
     """What was seen last of an index: nobody can lead this device back behind it."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     version: Count
     issued: Instant

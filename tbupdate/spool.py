@@ -27,7 +27,7 @@ _NAME = re.compile(r"([0-9]{8})(-end)?\.json")
 class Report(pydantic.BaseModel):
     """A report on an action, and under which of its addresses it is told (`deploymentBase` or `cancelAction`)."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     kind: str = pydantic.Field(pattern="^(deploymentBase|cancelAction)$")
     action: ActionId

@@ -29,7 +29,7 @@ Moment = Annotated[float, pydantic.Field(ge=0, lt=1 << 37)]
 class Work(pydantic.BaseModel):
     """The action that this device is at, and the tree that it leads to; `tries` that failed, and what was told last."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     action: ActionId
     tree: str = ""
@@ -44,7 +44,7 @@ class Standing(pydantic.BaseModel):
     answer; `described` and `runs` are digests of what was told last, `command` is the last one obeyed.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     work: Work | None = None
     failures: Annotated[int, pydantic.Field(ge=0, lt=1 << 31)] = 0

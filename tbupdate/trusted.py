@@ -27,7 +27,7 @@ OWNER = "owner.json"
 class OwnKey(pydantic.BaseModel):
     """A key that the device's owner enrolled, and when."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     key: Key
     added: str
@@ -39,7 +39,7 @@ class Owner(pydantic.BaseModel):
     An own key that was revoked stays in both lists: that there was one is shown until the device is reset.
     """
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     own: Annotated[tuple[OwnKey, ...], pydantic.Field(max_length=KEYS_MAX)] = ()
     distrusted: tuple[Raw, ...] = ()

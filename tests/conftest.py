@@ -32,6 +32,9 @@ LONGEST = (
     *("test_uboot_boots.py", "test_last_words.py", "test_corpus.py", "test_power_cuts.py"),
 )
 
+# Programs start as where they are installed: from compiled modules, whose making costs time and memory.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 LEFT_BY_WORKERS = pytest.StashKey[list[str]]()
 
 MakeBtrfs = Callable[..., Path]

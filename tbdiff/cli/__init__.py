@@ -8,6 +8,7 @@ import sys
 import click
 
 from tbdiff import __version__, show
+from tbdiff.commands import Commands
 from tbdiff.console import Program, safe
 from tbdiff.errors import Failed
 
@@ -21,31 +22,27 @@ Exit codes:
 """
 
 
-@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+PLACES = {
+    "create": "tbdiff.cli.making:create",
+    "convert": "tbdiff.cli.making:convert",
+    "squash": "tbdiff.cli.making:squash",
+    "encoders": "tbdiff.cli.making:show_encoders",
+    "sign": "tbdiff.cli.signing:sign",
+    "keygen": "tbdiff.cli.signing:keygen",
+    "rotate": "tbdiff.cli.signing:rotate",
+    "publish": "tbdiff.cli.publishing:publish",
+    "withdraw": "tbdiff.cli.publishing:withdraw",
+    "apply": "tbdiff.cli.using:apply",
+    "show": "tbdiff.cli.showing:show_image",
+    "verify": "tbdiff.cli.using:verify",
+    "digest": "tbdiff.cli.using:digest",
+}
+
+
+@click.group(cls=Commands, places=PLACES, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tbdiff")
 def cli() -> None:
     """Signed images that turn one root tree into another, exactly."""
-
-
-def _add_commands() -> None:
-    from tbdiff.cli import making, publishing, showing, signing, using  # noqa: PLC0415 - a library that does not load is an error like others
-
-    for command in (
-        making.create,
-        making.convert,
-        making.squash,
-        signing.sign,
-        signing.keygen,
-        signing.rotate,
-        making.show_encoders,
-        publishing.publish,
-        publishing.withdraw,
-        using.apply,
-        showing.show_image,
-        using.verify,
-        using.digest,
-    ):
-        cli.add_command(command)
 
 
 def main() -> None:
@@ -57,7 +54,6 @@ def run(arguments: list[str]) -> int:
     """Run one command; the exit code."""
 
     def command() -> object:
-        _add_commands()
         return cli.main(arguments, prog_name="tbdiff", standalone_mode=False)
 
     return PROGRAM.run(command, as_json="--json" in arguments)

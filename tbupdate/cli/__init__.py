@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tbdiff import __version__
+from tbdiff.commands import Commands
 from tbdiff.console import Program
 from tbdiff.errors import Failed
 from tbdiff.memory import SMALL, return_pieces
@@ -27,7 +28,46 @@ Exit codes:
 """
 
 
-@click.group(invoke_without_command=True, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+PLACES = {
+    "deploy": "tbupdate.cli.deploying:deploy",
+    "check": "tbupdate.cli.upgrading:check",
+    "upgrade": "tbupdate.cli.upgrading:upgrade",
+    "agent": "tbupdate.cli.unattended:agent",
+    "approve": "tbupdate.cli.unattended:approve",
+    "postpone": "tbupdate.cli.unattended:postpone",
+    "decline": "tbupdate.cli.unattended:decline",
+    "trust": "tbupdate.cli.trusting:trust",
+    "enrol": "tbupdate.cli.enrolling:enrol",
+    "api": "tbupdate.cli.listening:api",
+    "snapshot": "tbupdate.cli.anew:snapshot",
+    "run": "tbupdate.cli.anew:run",
+    "export": "tbupdate.cli.export:export",
+    "status": "tbupdate.cli.reports:show_status",
+    "list": "tbupdate.cli.reports:list_deployments",
+    "history": "tbupdate.cli.reports:show_history",
+    "verify": "tbupdate.cli.reports:verify",
+    "diff": "tbupdate.cli.reports:diff",
+    "doctor": "tbupdate.cli.reports:examine",
+    "commit": "tbupdate.cli.changes:commit",
+    "rollback": "tbupdate.cli.changes:rollback",
+    "reset": "tbupdate.cli.changes:reset",
+    "pin": "tbupdate.cli.changes:pin",
+    "remove": "tbupdate.cli.changes:remove",
+    "prune": "tbupdate.cli.changes:prune",
+    "init": "tbupdate.cli.changes:init",
+    "changes": "tbupdate.cli.local:changes",
+    "carry": "tbupdate.cli.local:carry_late",
+    "health": "tbupdate.cli.assess:assess",
+}
+
+
+@click.group(
+    cls=Commands,
+    places=PLACES,
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="tb-update")
 @everywhere
 @click.pass_context
@@ -41,60 +81,10 @@ def cli(context: click.Context) -> None:
 @click.pass_context
 def _tell(context: click.Context, _result: object) -> None:
     """Whoever does not ask is told by the message of the day and by metrics."""
-    from tbupdate.cli.telling import AFTER, refresh  # noqa: PLC0415 - as below
+    from tbupdate.cli.telling import AFTER, refresh  # noqa: PLC0415 - most commands need nothing of it
 
     if context.invoked_subcommand in AFTER:
         refresh(settings())
-
-
-def _add_commands() -> None:
-    from tbupdate.cli import (  # noqa: PLC0415 - a binding that does not load is an error like others
-        anew,
-        assess,
-        changes,
-        deploying,
-        enrolling,
-        export,
-        listening,
-        local,
-        reports,
-        trusting,
-        unattended,
-        upgrading,
-    )
-
-    for command in (
-        deploying.deploy,
-        upgrading.check,
-        upgrading.upgrade,
-        unattended.agent,
-        unattended.approve,
-        unattended.postpone,
-        unattended.decline,
-        trusting.trust,
-        enrolling.enrol,
-        listening.api,
-        anew.snapshot,
-        anew.run,
-        export.export,
-        reports.show_status,
-        reports.list_deployments,
-        changes.commit,
-        changes.rollback,
-        changes.reset,
-        changes.pin,
-        changes.remove,
-        changes.prune,
-        reports.verify,
-        reports.diff,
-        local.changes,
-        local.carry_late,
-        reports.show_history,
-        reports.examine,
-        changes.init,
-        assess.assess,
-    ):
-        cli.add_command(command)
 
 
 def main() -> None:
@@ -111,7 +101,6 @@ def run(arguments: list[str]) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="tb-update: %(message)s")
 
     def command() -> object:
-        _add_commands()
         return cli.main(arguments, prog_name="tb-update", standalone_mode=False, obj=said)
 
     return PROGRAM.run(command, as_json="--json" in arguments)

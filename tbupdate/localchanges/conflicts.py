@@ -20,7 +20,7 @@ _NAME_MAX = 200
 class Conflict(pydantic.BaseModel):
     """The local version of `path` stays, and `why` it is one of two; `stored` is the file with the image's version."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
     path_hex: str
     why: str

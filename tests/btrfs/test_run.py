@@ -90,13 +90,14 @@ def test_a_command_that_changes_nothing_is_nothing_to_do(top: Path) -> None:
 
 
 def test_it_sees_nothing_of_the_outside_and_changes_nothing_there(top: Path, tmp_path: Path) -> None:
-    name = os.uname().nodename
+    name, control = os.uname().nodename, os.stat("/dev/loop-control")
     script = f"""
     set -e
     test $$ != 1; test "$(ps | wc -l)" -lt 9
     test -d /proc/self; test -c /dev/null; test -z "$(ls /tmp)"; test ! -e {tmp_path}
     test "$(/usr/sbin/policy-rc.d; echo $?)" = 101
-    ! touch /sys/x 2>/dev/null; ! echo 1 2>/dev/null >/proc/sys/vm/swappiness; ! mknod /dev/tb-test c 1 3 2>/dev/null
+    ! touch /sys/x 2>/dev/null; ! echo 1 2>/dev/null >/proc/sys/vm/swappiness
+    mknod /dev/tb-test c 1 3; echo x >/dev/tb-test; chown 7:7 /dev/loop-control; chmod 640 /dev/null
     hostname tb-other; test "$(hostname)" = tb-other
     mkdir /mnt; mount -t tmpfs none /mnt; echo x >/mnt/x; echo x >/dev/null
     test -z "$TB_TEST_SESSION"; test "$HOME" = /root; cd; echo ok >result
@@ -106,6 +107,9 @@ def test_it_sees_nothing_of_the_outside_and_changes_nothing_there(top: Path, tmp
     assert (tree / "root/result").read_text() == "ok\n"
     assert os.listdir(tree / "mnt") == []
     assert os.uname().nodename == name
+    assert not os.path.exists("/dev/tb-test")
+    assert os.stat("/dev/null").st_mode & 0o777 == 0o666
+    assert os.stat("/dev/loop-control").st_uid == control.st_uid
     assert mounts_below(top) == []
 
 
