@@ -52,6 +52,10 @@ class _Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="forbid")
 
 
+Flag = Annotated[bool, pydantic.Field(strict=True)]
+DAY = 24 * 3600
+
+
 class Boot(_Table):
     """`[boot]`: who picks the kernel. With "none" it is managed elsewhere, and none is looked for.
 
@@ -60,7 +64,7 @@ class Boot(_Table):
 
     chooser: Literal["auto", "none", "grub", "extlinux", "u-boot", "flash-kernel", "systemd-boot"] = "auto"
     options: str = ""
-    tries: Annotated[int, pydantic.Field(ge=1, le=9)] = 3
+    tries: Annotated[int, pydantic.Field(ge=1, le=9, strict=True)] = 3
 
 
 class Reserve(_Table):
@@ -73,10 +77,10 @@ class Reserve(_Table):
 class Health(_Table):
     """`[health]`: the checks after a boot. With `commit`, what is on trial is committed when they pass."""
 
-    commit: bool = True
-    limit: Annotated[float, pydantic.Field(gt=0)] = 60
-    attempts: Annotated[int, pydantic.Field(ge=1)] = 3
-    pause: Annotated[float, pydantic.Field(ge=0)] = 10
+    commit: Flag = True
+    limit: Annotated[float, pydantic.Field(gt=0, le=DAY, strict=True)] = 60
+    attempts: Annotated[int, pydantic.Field(ge=1, le=1000, strict=True)] = 3
+    pause: Annotated[float, pydantic.Field(ge=0, le=DAY, strict=True)] = 10
 
 
 Pattern = Annotated[str, pydantic.AfterValidator(check_pattern)]
@@ -94,7 +98,7 @@ class Local(_Table):
     both_ways: tuple[Pattern, ...] = BOTH_WAYS
     own: tuple[Pattern, ...] = OWN
     conflict: Literal["keep", "reject"] = "keep"
-    volatile: Annotated[bool, pydantic.Field(strict=True)] = False
+    volatile: Flag = False
 
     @property
     def policy(self) -> LocalPolicy:
@@ -227,8 +231,8 @@ class Upgrade(_Table):
     at_most: Word | Literal[""] = ""
     exactly: Word | Literal[""] = ""
     policy: Policy = "auto"
-    reboot: bool = False
-    mains_only: bool = False
+    reboot: Flag = False
+    mains_only: Flag = False
     zone: Annotated[str, pydantic.AfterValidator(_zone)] = ""
 
 
@@ -300,5 +304,7 @@ def load(path: Path | None) -> Config:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         what = _MISTAKES.get(first["type"], "is not valid").format(key=key, **first.get("ctx", {}))
+        if first["type"] == "tuple_type" and len(first["loc"]) == 1:
+            what = f"must be tables, each below a line [[{key}]]"
         known = ", ".join(Config.model_fields)
         raise Failed(f"{path or PATH}: {key} {what}", f"Known keys: {known}.") from None

@@ -24,6 +24,7 @@ from tbupdate.system import Deployment, System
 # What makes a machine that machine: two that share it stand in for each other, to programs and to attackers.
 OWN = (
     *("etc/machine-id", "var/lib/dbus/machine-id", "etc/hostname", "etc/hostid", "var/lib/systemd/random-seed"),
+    *("etc/fstab", "etc/crypttab"),
     *("etc/ssh/ssh_host_*_key", "etc/shadow", "etc/gshadow", "etc/tb-update/config.toml", "root/.ssh/*"),
     *("etc/NetworkManager/system-connections/*", "etc/wpa_supplicant/*.conf", "var/lib/tor/*", "etc/wireguard/*"),
 )

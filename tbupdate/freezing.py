@@ -41,6 +41,8 @@ from tbupdate.steps import (
 from tbupdate.system import Deployment, Subvolume, System
 
 MEMORY = ("tmpfs", "ramfs")
+# What is written down of a command: enough to know it again.
+_TOLD_MAX = 4096
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def plan_run(system: System, wish: Wish) -> Plan:
     """What a command makes of a copy of the root becomes a deployment, and what boots next, if the command succeeds."""
     root, base = _begin(system, wish)
     new, unfinished, before = wish.id, partial(wish.id), aside("before", wish.id)
-    record = _record(wish, base, "run", *wish.command)
+    record = _record(wish, base, "run", *_told(wish.command))
     copies = [stand for stand in wish.stands if stand.copy is not None]
     prepare: tuple[Step, ...] = (
         *_take_in(system, record, root),
@@ -106,7 +108,7 @@ def plan_run(system: System, wish: Wish) -> Plan:
         *booting.add(system, record),
     )
     switch, names = switch_to(system, new)
-    event = Event(wish.now, "run", new, more={"from": base.id, "command": list(wish.command)})
+    event = Event(wish.now, "run", new, more={"from": base.id, "command": list(_told(wish.command))})
     notes = list(_notes_on(root))
     if system.staged is not None:
         how = "It is made over" if wish.over_staged else "It takes the place of"
@@ -189,6 +191,18 @@ def _record(wish: Wish, base: Deployment, *made_by: str) -> Record:
         made_by=made_by,
         boot_files=known.boot_files,
     )
+
+
+def _told(command: tuple[str, ...]) -> tuple[str, ...]:
+    """A command as it is written down: as text, whatever bytes it has, and not without end."""
+    told, room = [], _TOLD_MAX
+    for word in command:
+        text = word.encode("utf-8", "backslashreplace").decode()
+        told.append(text if len(text) <= room else f"{text[:room]}…")
+        room -= len(text)
+        if room < 0:
+            break
+    return tuple(told)
 
 
 def _outermost(nested: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from pathlib import Path
 
@@ -105,7 +104,7 @@ def _run(step: RunCommand, site: Site) -> None:
     mounts = [_mounted(stand, copies.get(stand)) for stand in step.stands]
     code = sandbox.run(tree, step.command, mounts, output=site.output)
     if code != 0:
-        raise CommandFailed(shlex.join(step.command) or "the shell", code)
+        raise CommandFailed(step.called or "the shell", code)
     sync(site.top)
     name = os.path.relpath(tree, site.top)
     inside = sorted(one.path for one in subvolumes.find_all(site.top) if one.path.startswith(f"{name}/"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from tbupdate.boot.kernel import Overrides
 from tbupdate.layout import SNAPSHOTS, saved
 
+SAID_MAX = 500
+
 
 @dataclass(frozen=True)
 class EmptyTemporary:
@@ -63,8 +65,14 @@ class RunCommand:
     command: tuple[str, ...]
     stands: tuple[Stand, ...] = ()
 
+    @property
+    def called(self) -> str:
+        """The command as a person types it, as much of it as tells which one it is; empty for a shell."""
+        said = shlex.join(self.command)
+        return said if len(said) <= SAID_MAX else f"{said[:SAID_MAX]}…"
+
     def __str__(self) -> str:
-        return f"run in {SNAPSHOTS}/{self.name}: {shlex.join(self.command) or 'a shell'}"
+        return f"run in {SNAPSHOTS}/{self.name}: {self.called or 'a shell'}"
 
 
 @dataclass(frozen=True)

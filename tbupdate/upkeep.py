@@ -225,6 +225,7 @@ def protections(system: System) -> dict[str, str]:
         (system.current, "is `current`"),
         (system.previous, "is `previous`"),
         (system.good, "was committed last"),
+        (_before(system), "is where what was committed last goes back to"),
         (system.ready, "is fetched, and waits to be deployed"),
     )
     why = {kept.id: reason for kept, reason in reversed(reasons) if kept is not None}
@@ -238,6 +239,12 @@ def protections(system: System) -> dict[str, str]:
         elif kept.id not in why and kept.id == system.marks.deploying:
             why[kept.id] = "is being made"
     return why
+
+
+def _before(system: System) -> Deployment | None:
+    """What `previous` shows again when what is staged or on trial is left."""
+    good = system.marks.good
+    return system.get(way_back(system, good, good)) if good is not None else None
 
 
 def judge(system: System, keep: int, min_free: int = 0) -> tuple[Verdict, ...]:

@@ -11,7 +11,7 @@ from tbdiff import progress
 from tbdiff.errors import Failed
 from tbupdate import config, freezing, fstab, layout, packages, space
 from tbupdate.cli.conduct import changing, looking, now, refuse_reboot_elsewhere, remark, restart, retain
-from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.options import Settings, check_called, everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
 from tbupdate.config import Config
@@ -41,6 +41,7 @@ class Wishes:
 def snapshot(name: str | None, release: str | None, dry_run: bool) -> None:
     """Keep what runs, with its local changes, as a deployment of its own; what runs and what boots stays as it is."""
     said = settings()
+    check_called(name, release)
     rules = config.load(said.config)
     with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:
         wish = freezing.Wish(_new_id(system, name, release), now(), name, release, reserve=rules.space.reserve)
@@ -79,6 +80,7 @@ def run(
 def run_here(command: tuple[str, ...] | None, wishes: Wishes) -> None:
     """Run a command, or the upgrade by packages, as a new deployment."""
     said = settings()
+    check_called(wishes.name, wishes.release)
     rules = config.load(said.config)
     dry_run = wishes.dry_run
     with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:

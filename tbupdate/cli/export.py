@@ -11,7 +11,7 @@ from tbdiff import progress
 from tbdiff.errors import Rejected
 from tbdiff.show import size
 from tbupdate import config, lock, planning
-from tbupdate.cli.options import everywhere, settings
+from tbupdate.cli.options import check_called, everywhere, settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines, warn
 
@@ -69,6 +69,7 @@ def export(
         raise Rejected(f"images cannot be made here: {error}; no image was made", "Install what is missing.") from None
 
     said = settings()
+    check_called(name, release)
     rules = config.load(said.config)
     available = None if encoders == "none" else compressors.common if encoders == "common" else compressors.available
     if full and target is None:

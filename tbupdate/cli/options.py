@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import pydantic
+
+from tbdiff.manifest import Line, Word
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,6 +52,18 @@ def everywhere(command: F) -> F:
         option = click.option(*names, default=None, expose_value=False, callback=_remember, **how)
         command = option(command)
     return command
+
+
+def check_called(name: str | None, release: str | None) -> None:
+    """Refuse a name or a release that no image could have: what is made here may be exported."""
+    for option, said, form, rule in (
+        ("--name", name, Line, "is text in one line, of at most 200 characters"),
+        ("--release", release, Word, "holds letters, digits and . _ + ~ : @ - only, and begins with a letter or digit"),
+    ):
+        try:
+            pydantic.TypeAdapter(form).validate_python(said or "x", strict=True)
+        except pydantic.ValidationError:
+            raise click.UsageError(f"{option} {rule}") from None
 
 
 def settings() -> Settings:

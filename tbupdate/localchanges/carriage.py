@@ -10,12 +10,11 @@ from pathlib import Path
 
 from tbdiff.descent import Descent
 from tbdiff.entry import Kind, printable
-from tbdiff.errors import Failed, Rejected, Stop
+from tbdiff.errors import Rejected, Stop
 from tbdiff.tree import Progress, read_tree
 from tbupdate import places, record, subvolumes
 from tbupdate.layout import SNAPSHOTS
-from tbupdate.localchanges import accounts, conflicts
-from tbupdate.localchanges.contents import LARGEST
+from tbupdate.localchanges import accounts, belongings, conflicts
 from tbupdate.localchanges.difference import Deployed, Difference, base_nodes, find
 from tbupdate.localchanges.merge import Node, Sides, unchanged
 from tbupdate.localchanges.policy import Fate, Policy
@@ -46,13 +45,14 @@ class Way:
 def perform(step: CarryLocal, site: Site) -> None:
     """Carry out the step of a plan."""
     policy = site.local.backwards if step.back else site.local
-    if policy.empty:
+    if policy.empty and not step.own:
         return
     try:
         deployed = open_deployed(site.path(step.base), site.record(step.base), site.progress)
         since = Path(site.path(step.since)) if step.since is not None else None
         way = Way(deployed, Path(site.path(step.source)), Path(site.path(step.to)), since, step.own)
         came = carry(way, policy, None if step.back else site.record(step.deployment))
+        _check(step, way, policy, site)
     except (OSError, Stop) as error:
         if not step.back:
             raise
@@ -64,6 +64,16 @@ def perform(step: CarryLocal, site: Site) -> None:
             site.remarks.append(f"this machine's own stay, where the image has others: {_some(came.own)}")
         if step.own:
             site.remarks += _left_behind(site.path(step.source))
+
+
+def _check(step: CarryLocal, way: Way, policy: Policy, site: Site) -> None:
+    """Refuse what came of it where that is no system for this machine; what is late has booted, or will anyway."""
+    if step.back or step.since is not None:
+        return
+    with Descent(way.ours) as ours, Descent(way.root) as new, Descent(Path(site.path(step.deployment))) as image:
+        belongings.refuse_ruin(image, new)
+        if step.own:
+            belongings.refuse_loss(ours, new, policy)
 
 
 def _left_behind(root: str) -> list[str]:
@@ -164,18 +174,8 @@ def _impersonal(way: Way) -> Own | None:
     if way.deployed.by_image or way.since is not None:
         return None
     with Descent(way.ours) as tree:
-        passwd, group = (_content(tree, path) for path in (b"etc/passwd", b"etc/group"))
-    people = accounts.People.of(passwd, group)
+        people = belongings.people_of(tree)
     return lambda path, content: people.without(path, content) if path in accounts.FILES else None
-
-
-def _content(tree: Descent, path: bytes) -> bytes:
-    """The content of a file; nothing where there is none."""
-    try:
-        with tree.file(path) as fd, open(os.dup(fd), "rb") as file:
-            return file.read(LARGEST)
-    except (Failed, OSError):
-        return b""
 
 
 def _version(transfer: Transfer, path: bytes, sides: Mapping[bytes, Sides]) -> bytes | None:

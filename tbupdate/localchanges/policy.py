@@ -100,6 +100,10 @@ class Policy:
         """Whether a change at `path` goes with a deploy."""
         return self.fate(path) is not Fate.DROPPED
 
+    def gives_up(self, path: bytes) -> bool:
+        """Whether it is said of `path` that it stays behind."""
+        return self._dropped.fullmatch(path) is not None
+
     @property
     def backwards(self) -> Policy:
         """The policy of a rollback: only what goes both ways."""

@@ -85,11 +85,11 @@ def test_a_full_image_starts_from_nothing(pair: tuple[Device, Device]) -> None:
 def test_what_is_a_machines_own_is_named(pair: tuple[Device, Device]) -> None:
     one, _ = pair
     (one.top / "snapshots/root/etc/ssh").mkdir()
-    for name in ("etc/machine-id", "etc/ssh/ssh_host_rsa_key", "etc/ssh/sshd_config"):
+    for name in ("etc/machine-id", "etc/fstab", "etc/ssh/ssh_host_rsa_key", "etc/ssh/sshd_config"):
         (one.top / "snapshots/root" / name).write_text("secret")
     one("snapshot")
     _, told = export(one)
-    assert told["own"] == ["etc/machine-id", "etc/ssh/ssh_host_rsa_key"]
+    assert told["own"] == ["etc/fstab", "etc/machine-id", "etc/ssh/ssh_host_rsa_key"]
     done = one.run("export", "-o", str(one.work / "x.tbdiff"))
     assert "machine-id" in done.stderr
     assert "not signed" in done.stderr
@@ -138,6 +138,7 @@ def test_what_is_refused(pair: tuple[Device, Device]) -> None:
         (("export", here, here, "-o", out), 3),
         (("export", here, here, "--full", "-o", out), 2),
         (("export", "-o", "/nowhere/at/all"), 3),
+        (("export", "-o", out, "--release", "a b"), 2),
         (("export", "-o", f"{one.top}/snapshots/{here}/etc/image"), 3),
         (("export", "-o", out, "--key", "/nowhere"), 1),
     ):

@@ -14,6 +14,7 @@ from tbupdate.system import survey
 from tests import device, systems
 from tests.btrfs.test_deploy_boot import SECOND, a_device
 from tests.conftest import MakeBtrfs
+from tests.console import Device
 from tests.device import NOW, TinyImage, check_settled, commit, deploy, initialised, run, run_first
 
 pytestmark = pytest.mark.slow
@@ -129,6 +130,25 @@ def deploy_with_conflicts(top: Path, image: TinyImage) -> None:
     said = run(top, device.plan_deploy(top, image), image)
     assert said
     assert all("the local one stays" in one for one in said)
+
+
+@pytest.mark.parametrize("instead", [None, "empty", "link"])
+def test_an_etc_that_was_lost_is_brought_to_no_new_system(dev: Device, instead: str | None) -> None:
+    tree = dev.tree("one", passwd="root:x:0:0::/:/bin/sh\n")
+    dev("deploy", dev.image(None, tree, "1.0"))
+    dev("commit")
+    etc = dev.top / "snapshots/root/etc"
+    etc.rename(etc.with_name("lost"))
+    if instead is not None:
+        etc.mkdir() if instead == "empty" else etc.symlink_to("lost")
+    before = device.names(dev.top)
+    image = dev.image(tree, dev.tree("two", passwd="root:x:0:0::/:/bin/sh\n"), "2.0")
+    error = dev.json("deploy", image, code=3)["error"]
+    assert error["message"].startswith("local changes would leave the new system without /etc/passwd; nothing")
+    assert device.names(dev.top) == before
+    dev("reset", "--yes")
+    dev("deploy", image)
+    assert (etc / "passwd").exists()
 
 
 def test_a_command_in_a_new_root_loses_no_local_change(btrfs: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.console import Device, set_up
+from tests.device import names
 from tests.trees import Tree, build, directory, file, symlink
 
 FSTAB = b"UUID=1 / btrfs defaults 0 0\nUUID=2 /boot ext4 defaults 0 2\nUUID=1 /home btrfs subvol=@home 0 0\n"
@@ -129,9 +130,33 @@ def test_that_stops_no_deploy(dev: Device, image: str) -> None:
 
 def test_what_is_own_is_said_by_the_configuration(dev: Device, image: str) -> None:
     with (dev.work / "config.toml").open("a") as config:
-        config.write('[local]\nown = ["/etc/motd"]\n')
+        config.write('[local]\nown = ["/etc/motd", "/etc/fstab", "/etc/passwd"]\n')
     dev("deploy", image)
     assert (etc(dev, "motd"), etc(dev, "hostname")) == ("installed", "build-host\n")
+
+
+@pytest.mark.parametrize("carry", ['["/etc"]', "[]\nboth_ways = []"])
+def test_neither_disks_nor_people_are_lost_because_the_list_is_empty(dev: Device, image: str, carry: str) -> None:
+    before = names(dev.top)
+    with (dev.work / "config.toml").open("a") as config:
+        config.write(f"[local]\nown = []\ncarry = {carry}\n")
+    error = dev.json("deploy", image, code=3)["error"]
+    assert error["message"] == (
+        "[local] own in config.toml leaves out what makes this machine itself: /etc/fstab of the image does not mount "
+        "/boot, /home and /etc/passwd of the image has nobody in the place of me; nothing was changed"
+    )
+    assert names(dev.top) == before
+    build(IMAGE | {b"etc/fstab": file(FSTAB)}, dev.work / "mounts")
+    mounting = dev.image(None, dev.work / "mounts", "3.1")
+    assert "/etc/fstab" not in dev.json("deploy", mounting, code=3)["error"]["message"]
+    passwd = file(b"root:x:0:0::/root:/bin/bash\npi:x:1000:1000::/home/pi:/bin/bash\n")
+    build(IMAGE | {b"etc/fstab": file(FSTAB), b"etc/passwd": passwd}, dev.work / "whole")
+    dev("deploy", dev.image(None, dev.work / "whole", "3.2"))
+    dev("rollback")
+    config = (dev.work / "config.toml").read_text()
+    (dev.work / "config.toml").write_text(config + 'drop = ["/etc/fstab", "/etc/passwd"]\n')
+    dev("deploy", image)
+    assert etc(dev, "fstab") == "# nothing\n"
 
 
 def test_data_that_is_part_of_the_installed_root_is_told(dev: Device, image: str) -> None:

@@ -299,10 +299,18 @@ def test_the_command_line(dev: Device) -> None:
     assert (said["kind"], said["exit_code"]) == ("failed", 3)
     assert "exit code 3" in said["message"]
     assert "exit code 3" in dev.run("run", "sh", "-c", "exit 3").stderr
+    dev("run", "--release", "a b", "--", "touch", "/etc/no", code=2)
     assert dev.json("run", "--", "true", code=4)["error"]["kind"] == "nothing-to-do"
     made = dev.json("run", "--name", "tried", "--", "sh", "-c", "echo talk; touch /etc/new")
     assert (made["done"], made["staged"]) == ("run", made["id"])
     assert made["deployments"][0]["made_by"][:2] == ["run", "sh"]
+    long = "x" * 100_000
+    made = dev.json("run", "--", "sh", "-c", "echo talk; touch /etc/x", b"\xff", long)  # type: ignore[arg-type]
+    told = made["deployments"][0]["made_by"]
+    assert told[:5] == ["run", "sh", "-c", "echo talk; touch /etc/x", "\\udcff"]
+    assert len(told[5]) < len(long)
+    for arguments in (["sh", "-c", "exit 1", long], ["true", *[long] * 12]):
+        assert len(dev.json("run", "--", *arguments, code=1)["error"]["message"]) < 1000
     assert "talk" in dev.run("run", "--", "sh", "-c", "echo talk; touch /etc/x").stdout
     dev("run", code=2)
     dev("run", "--shell", "true", code=2)

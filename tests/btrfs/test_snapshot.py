@@ -129,6 +129,8 @@ def test_snapshot_cut_after_every_step(btrfs: Path) -> None:
 def test_the_command(dev: Device) -> None:
     dev("snapshot", code=4)
     (dev.top / "snapshots/root/etc/mine").write_text("x")
+    for option, said in (("--name", "two\nlines"), ("--name", b"\xff"), ("--release", "a b"), ("--release", "../x")):
+        assert f"{option} " in dev.json("snapshot", option, said, code=2)["error"]["message"]  # type: ignore[arg-type]
     planned = dev.json("snapshot", "--dry-run", "--name", "golden")
     assert planned["id"].startswith("golden-")
     assert len(dev.status()["deployments"]) == 1

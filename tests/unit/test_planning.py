@@ -273,6 +273,13 @@ def test_prune_never_takes_what_is_needed() -> None:
     assert deleted == {name for n in (5, 6, 7, 8, 9) for name in (identity(n), f"{identity(n)}.root")}
 
 
+def test_what_a_rollback_of_what_is_staged_goes_back_to_keeps_its_own_way_back() -> None:
+    system = a_system(count=9, default=9, good=4, booted=4, committed=(1, 2, 3, 4), bad={identity(3): "slow"})
+    verdicts = {one.deployment: one for one in upkeep.judge(system, 3)}
+    assert {name for name, one in verdicts.items() if one.kept} == {identity(n) for n in (2, 4, 9)}
+    assert verdicts[identity(2)].why == "is where what was committed last goes back to"
+
+
 def test_prune_leaves_roots_that_hold_other_subvolumes() -> None:
     system = a_system(count=3, default=3, good=3, committed=(2, 3))
     root = replace(system.deployments[0].roots[0], nested=("var/lib/docker/x",))
