@@ -16,7 +16,7 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, dosfstools, faketime, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, postgresql, qemu-system-x86, qemu-utils, \
+            busybox, chromium, dosfstools, faketime, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, postgresql, qemu-system-x86, qemu-utils, \
             systemd-journal-remote, u-boot-qemu, u-boot-tools
 PYTHONS  := tbdiff tbupdate tbserver tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)

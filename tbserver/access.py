@@ -8,7 +8,7 @@ from fastapi import Depends, Request, Response
 
 from tbserver import accounts, peers
 from tbserver.accounts import LOGIN_SECONDS, Caller, Role
-from tbserver.refusals import NotAllowed, NotKnown
+from tbserver.refusals import MustChange, NotAllowed, NotKnown
 from tbserver.server import Server
 from tbserver.tokens import is_same
 
@@ -16,6 +16,7 @@ from tbserver.tokens import is_same
 COOKIE = "__Host-tb-login"
 CSRF_HEADER = "x-csrf-token"
 SAFE = ("GET", "HEAD")
+FORM = "application/x-www-form-urlencoded"
 
 
 def server_of(request: Request) -> Server:
@@ -27,8 +28,25 @@ def server_of(request: Request) -> Server:
 Here = Annotated[Server, Depends(server_of)]
 
 
-def known_caller(request: Request, server: Here) -> Caller:
+async def csrf_of(request: Request) -> str:
+    """What shows that a request comes from our own page: a header, or a field of the form that was sent."""
+    if request.method in SAFE or request.headers.get("content-type", "").partition(";")[0] != FORM:
+        return request.headers.get(CSRF_HEADER, "")
+    said = (await request.form()).get("csrf", "")
+    return said if isinstance(said, str) else ""
+
+
+def known_caller(request: Request, server: Here, csrf: Annotated[str, Depends(csrf_of)]) -> Caller:
     """Who asks, by an API token or the cookie of a login; NotKnown or NotAllowed."""
+    return _identified(request, server, csrf, touches=True)
+
+
+def known_watcher(request: Request, server: Here) -> Caller:
+    """The same for what a page asks by itself: that keeps no login alive which nobody uses."""
+    return _identified(request, server, "", touches=False)
+
+
+def _identified(request: Request, server: Server, csrf: str, *, touches: bool) -> Caller:
     said = request.headers.get("authorization", "")
     if said:
         word, _, secret = said.partition(" ")
@@ -38,10 +56,10 @@ def known_caller(request: Request, server: Here) -> Caller:
     secret = request.cookies.get(COOKIE, "")
     if not secret:
         raise NotKnown("you are not logged in", "Log in, or send an API token.")
-    caller = _by_login(server, secret)
+    caller = _by_login(server, secret, touches=touches)
     if request.method not in SAFE:
         check_origin(request, server)
-        if not is_same(request.headers.get(CSRF_HEADER), caller.csrf):
+        if not is_same(csrf, caller.csrf):
             raise NotAllowed("the request did not come from our page", "Load the page again.")
     return caller
 
@@ -55,10 +73,10 @@ def _by_token(server: Server, secret: str) -> Caller:
     return caller
 
 
-def _by_login(server: Server, secret: str) -> Caller:
+def _by_login(server: Server, secret: str, *, touches: bool) -> Caller:
     with server.database.reading() as session:
         caller, is_due = accounts.caller_of_login(session, secret)
-    if is_due and caller.login:
+    if is_due and touches and caller.login:
         with server.database.writing() as session:
             accounts.touch_login(session, caller.login)
     return caller
@@ -85,7 +103,7 @@ class Needs:
     def __call__(self, caller: Annotated[Caller, Depends(known_caller)]) -> Caller:
         """The caller; NotAllowed."""
         if caller.must_change and not self._fresh:
-            raise NotAllowed("your password was made by somebody else", "Change it first.")
+            raise MustChange("your password was made by somebody else", "Change it first.")
         if caller.role < self.role:
             raise NotAllowed(f"this takes the role {self.role.word}, and yours is {caller.role.word}", "Ask an admin.")
         return caller
@@ -96,6 +114,13 @@ Viewer = Annotated[Caller, Depends(Needs(Role.VIEWER))]
 Operator = Annotated[Caller, Depends(Needs(Role.OPERATOR))]
 Approver = Annotated[Caller, Depends(Needs(Role.APPROVER))]
 Admin = Annotated[Caller, Depends(Needs(Role.ADMIN))]
+
+
+def _watcher(caller: Annotated[Caller, Depends(known_watcher)]) -> Caller:
+    return Needs(Role.VIEWER)(caller)
+
+
+Watcher = Annotated[Caller, Depends(_watcher)]
 
 
 def give_cookie(response: Response, secret: str) -> None:

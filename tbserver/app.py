@@ -14,9 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tbdiff
 from tbdiff.errors import Failed, Rejected, Stop
-from tbserver import api, ddi
+from tbserver import api, ddi, pages
 from tbserver.database import first_line, is_passing
 from tbserver.limits import Limits
+from tbserver.pages import sheet
 from tbserver.refusals import TooOften
 from tbserver.server import Server
 
@@ -46,8 +47,10 @@ def create_app(server: Server) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.server = server
+    app.state.is_stopping = lambda: False
     app.include_router(api.router())
     app.include_router(ddi.router)
+    app.include_router(pages.router())
     app.add_exception_handler(ddi.Unanswered, ddi.unanswered)
     app.add_middleware(Limits)
     app.add_middleware(Dress)
@@ -72,15 +75,23 @@ class Dress:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                if scope["path"].startswith(api.PREFIX):
-                    headers.setdefault("Cache-Control", "no-store")
+                # What says otherwise of itself is the same for everybody.
+                headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         await self._app(scope, receive, tell if scope["type"] == "http" else send)
 
 
-def _said(status: int, why: str, remedy: str = "", **headers: str) -> JSONResponse:
+def _said(request: Request, status: int, why: str, remedy: str = "", **headers: str) -> Response:
+    if _reads_pages(request):
+        answer = sheet.wrong(request, status, why, remedy)
+        answer.headers.update(headers)
+        return answer
     return JSONResponse({"error": why, "remedy": remedy}, status, headers)
+
+
+def _reads_pages(request: Request) -> bool:
+    return sheet.is_wanted(request) and not request.url.path.startswith(api.PREFIX)
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -90,23 +101,25 @@ def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, Failed):
         log.error("%s %s: %s", request.method, request.url.path, error)
     status = getattr(error, "status", 409 if isinstance(error, Rejected) else 500)
+    if _reads_pages(request) and status in (401, 403):
+        return sheet.refuse(request, error, status)
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return _said(status, str(error), error.remedy, **headers)
+    return _said(request, status, str(error), error.remedy, **headers)
 
 
-def _not_valid(_: Request, error: Exception) -> Response:
+def _not_valid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return _said(422, f"{where[:200]}: {first['msg']}"[:500])
+    return _said(request, 422, f"{where[:200]}: {first['msg']}"[:500])
 
 
-def _plain(_: Request, error: Exception) -> Response:
+def _plain(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return JSONResponse({"error": str(error.detail), "remedy": ""}, error.status_code, error.headers)
+    return _said(request, error.status_code, str(error.detail), "", **(error.headers or {}))
 
 
 def _away(request: Request, error: Exception) -> Response:
@@ -114,4 +127,5 @@ def _away(request: Request, error: Exception) -> Response:
     if not isinstance(error, DBAPIError) or not is_passing(error):
         raise error
     log.error("%s %s: the database does not answer: %s", request.method, request.url.path, first_line(error))
-    return _said(503, "the database does not answer; nothing was changed", "", **{"Retry-After": str(RETRY_SECONDS)})
+    wait = {"Retry-After": str(RETRY_SECONDS)}
+    return _said(request, 503, "the database does not answer; nothing was changed", "Try again soon.", **wait)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ def serve(listen: str, tls_cert: str | None, tls_key: str | None, **said: Any) -
     from tbserver.serving import serve as run  # noqa: PLC0415 - a client needs none of it
 
     run(_settings(**said), listen, tls_cert, tls_key)
+
+
+@cli.command()
+@click.option(
+    "--data", metavar="DIR", type=click.Path(file_okay=False, path_type=Path), help="Keep it here; by default nowhere."
+)
+@click.option("--devices", type=click.IntRange(1, 10000), default=200, show_default=True, help="How many there are.")
+@click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:8480", show_default=True, help="Where to answer.")
+def demo(data: Path | None, devices: int, listen: str) -> None:
+    """Run a server with a fleet of simulated devices, to look at."""
+    from tbserver.serving import show  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="tb-server-demo-") as place:
+        show(_settings(proxies=(), data=data or Path(place)), listen, devices)
 
 
 @cli.command()

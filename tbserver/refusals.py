@@ -23,6 +23,10 @@ class NotAllowed(Refusal):
     status = 403
 
 
+class MustChange(NotAllowed):
+    """Who asks has to choose a password before anything else."""
+
+
 class NotThere(Refusal):
     """There is no such thing, or none that who asks may know of."""
 

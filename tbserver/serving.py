@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from tbdiff.errors import Rejected
 from tbserver import journal
 from tbserver.app import create_app
 from tbserver.limits import HEAD_MAX, PromptProtocol
-from tbserver.server import open_server
+from tbserver.server import Server, open_server
 from tbserver.settings import Settings, parse_listen
 from tbserver.working import working
 
@@ -22,18 +24,51 @@ STOP_SECONDS = 20
 
 def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | None) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish those that were begun."""
-    host, port = parse_listen(listen)
     journal.begin()
     server, password = open_server(settings)
-    where = settings.url or f"{'https' if tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     if password is not None:
-        print(f"First account: admin, password {password} (good for one login)", file=sys.stderr, flush=True)
-    print(f"Log in at {where}", file=sys.stderr, flush=True)
+        _tell(f"First account: admin, password {password} (good for one login)")
+    with working(server):
+        _answer(server, listen, tls_cert, tls_key)
+
+
+def show(settings: Settings, listen: str, devices: int) -> None:
+    """The same over a new server with a simulated fleet, which goes on meanwhile."""
+    from tbserver import demo  # noqa: PLC0415 - it makes images, which no server does
+
+    journal.begin(logging.WARNING)
+    server, first = open_server(settings)
+    if first is None:
+        raise Rejected(f"there is a server in {settings.data} already", "Name an empty directory with --data.")
+    simulated, password = demo.prepare(server, first, devices)
+    _tell(f"A simulated fleet of {devices} devices. Release {demo.BAD} is a bad one: roll it out, and see it stop.")
+    _tell(f"Account: admin, password {password}")
+    with demo.living(simulated):
+        _answer(server, listen, None, None)
+
+
+def _tell(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
+
+
+def _answer(server: Server, listen: str, tls_cert: str | None, tls_key: str | None) -> None:
+    host, port = parse_listen(listen)
+    where = f"{'https' if tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
+    _tell(f"Log in at {server.settings.url or where}")
     config = configure(create_app(server), host=host, port=port, ssl_certfile=tls_cert, ssl_keyfile=tls_key)
     # It is told to stop, and ends when it has: not by the signal, which the server passes on at last.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    with working(server):
-        uvicorn.Server(config).run()
+    Answering(config).run()
+
+
+class Answering(uvicorn.Server):
+    """What answers; the application can see that it is about to stop, and ends what would go on for long."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        app = config.app
+        if isinstance(app, FastAPI):
+            app.state.is_stopping = lambda: self.should_exit
 
 
 def configure(app: FastAPI, **more: Any) -> uvicorn.Config:

@@ -101,6 +101,11 @@ def judge(session: Session, device: Device, one: Assignment, now: int) -> Answer
     return rollout.answer(plan_of(row), standing_of(row), member, now)
 
 
+def why(session: Session, device: Device, one: Assignment, now: int) -> str:
+    """Why a device stands where it stands: that it waits depends on the moment, all else was written down."""
+    return judge(session, device, one, now).why if one.state == Stage.WAITING else one.why
+
+
 def next_of(session: Session, device: Device, now: int) -> Assignment | None:
     """What a device that asks gets now: what it is at, or the newest of what it waits for and may have."""
     busy = present(session, device)

@@ -8,10 +8,12 @@ from tbserver.api import audits, devices, logins, releases, rollouts, tokens, us
 
 PREFIX = "/api/v1"
 
+PARTS = (logins, users, tokens, audits, devices, releases, rollouts)
+
 
 def router() -> APIRouter:
     """All routes of the API."""
     whole = APIRouter(prefix=PREFIX)
-    for part in (logins, users, tokens, audits, devices, releases, rollouts):
+    for part in PARTS:
         whole.include_router(part.router)
     return whole

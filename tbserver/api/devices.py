@@ -34,6 +34,7 @@ class DeviceShown(Shape):
     state: str
     system: str
     release: str
+    health: str
     revoked: bool
     address: str
     created: Moment
@@ -185,8 +186,7 @@ def _todo(session: Session, device: Device, now: int) -> list[Todo]:
             rollout_id=one.rollout_id,
             rollout=name,
             state=one.state,
-            # Why it waits depends on the moment; all else was written down when it came to be.
-            why=steering.judge(session, device, one, now).why if one.state == "waiting" else one.why,
+            why=steering.why(session, device, one, now),
         )
         for one, name in session.execute(query)
     ]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import pydantic
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tbserver import audit, tending
+from tbserver import audit, filters, selection, steering, tending
 from tbserver.access import Approver, Here, Operator, Viewer
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.filters import LENGTH_MAX
-from tbserver.paging import Page, Paging, read_page
-from tbserver.records import Rollout
-from tbserver.rollout import Plan
+from tbserver.paging import Asked, Page, Paging, read_page
+from tbserver.records import Account, Assignment, Device, Release, Rollout
+from tbserver.rollout import Plan, Stage
 
 router = APIRouter(tags=["rollouts"])
+# Nobody needs to know more exactly, and nothing becomes slower.
+MEANT_MOST, MEANT_SHOWN = 1000, 5
 
 
 class NewRollout(Order):
@@ -41,7 +45,7 @@ class PhaseShown(Shape):
 
 
 class RolloutShown(Shape):
-    """A rollout, and how far it is; `undoes` is the one that it takes back."""
+    """A rollout, and how far it is; `undoes` is the one that it takes back, `release` the version that it brings."""
 
     id: int
     name: str
@@ -57,6 +61,8 @@ class RolloutShown(Shape):
     created: Moment
     started: Moment | None
     ended: Moment | None
+    release: str = ""
+    made_by: str = ""
 
 
 class RolloutWhole(Shape):
@@ -66,13 +72,38 @@ class RolloutWhole(Shape):
     phases: list[PhaseShown]
 
 
+class Meant(Shape):
+    """How many devices a rollout would reach now, or more than that; and some of them."""
+
+    devices: int
+    more: bool
+    first: list[str]
+
+
+class Taker(Shape):
+    """A device of a rollout: in which phase it is, how it stands, and why there."""
+
+    id: int
+    action: int
+    controller: str
+    phase: int
+    state: str
+    why: str
+
+
+class ListedTakers(Asked):
+    """Which devices of a rollout are asked for, and which part of the list."""
+
+    state: Stage | None = None
+
+
 @router.get("/rollouts")
 def list_rollouts(server: Here, caller: Viewer, paging: Paging) -> Page[RolloutShown]:
     """All rollouts, the newest first."""
     with server.database.reading() as session:
         query = select(Rollout).where(Rollout.tenant_id == caller.tenant_id)
         rows, following = read_page(session, query, paging, [Rollout.id], newest_first=True)
-        return Page(items=[RolloutShown.model_validate(row) for row in rows], next=following)
+        return Page(items=_shown(session, rows), next=following)
 
 
 @router.post("/rollouts", status_code=201)
@@ -83,11 +114,46 @@ def create_rollout(server: Here, caller: Operator, given: NewRollout) -> Rollout
         return _whole(session, row)
 
 
+@router.get("/rollouts/meant")
+def count_meant(server: Here, caller: Viewer, filter: Annotated[str, Query(max_length=LENGTH_MAX)] = "") -> Meant:
+    """How many devices a filter means, as far as they are worth counting, and the first of them."""
+    with server.database.reading() as session:
+        query = select(Device.controller).where(
+            Device.tenant_id == caller.tenant_id, Device.revoked.is_(False), selection.meant(filters.parse(filter))
+        )
+        found = session.scalars(query.order_by(Device.id).limit(MEANT_MOST + 1)).all()
+        return Meant(devices=min(len(found), MEANT_MOST), more=len(found) > MEANT_MOST, first=list(found[:MEANT_SHOWN]))
+
+
 @router.get("/rollouts/{rollout_id}")
 def show_rollout(server: Here, caller: Viewer, rollout_id: int) -> RolloutWhole:
     """A rollout, and how far its devices are."""
     with server.database.reading() as session:
         return _whole(session, tending.get(session, caller, rollout_id))
+
+
+@router.get("/rollouts/{rollout_id}/devices")
+def list_takers(server: Here, caller: Viewer, rollout_id: int, asked: Annotated[ListedTakers, Query()]) -> Page[Taker]:
+    """The devices of a rollout, and how each of them stands."""
+    now = int(time.time())
+    with server.database.reading() as session:
+        query = select(Assignment).where(Assignment.rollout_id == tending.get(session, caller, rollout_id).id)
+        if asked.state:
+            query = query.where(Assignment.state == asked.state.value)
+        rows, following = read_page(session, query, asked, [Assignment.id])
+        return Page(items=[_taker(session, row, now) for row in rows], next=following)
+
+
+def _taker(session: Session, one: Assignment, now: int) -> Taker:
+    device = session.get_one(Device, one.device_id)
+    return Taker(
+        id=device.id,
+        action=one.id,
+        controller=device.controller,
+        phase=one.phase,
+        state=one.state,
+        why=steering.why(session, device, one, now),
+    )
 
 
 @router.post("/rollouts/{rollout_id}/approve")
@@ -138,4 +204,17 @@ def take_rollout_back(server: Here, caller: Operator, rollout_id: int) -> Rollou
 def _whole(session: Session, row: Rollout) -> RolloutWhole:
     session.flush()
     phases = [PhaseShown.model_validate(one) for one in tending.counts(session, row)]
-    return RolloutWhole(rollout=RolloutShown.model_validate(row), phases=phases)
+    return RolloutWhole(rollout=_shown(session, [row])[0], phases=phases)
+
+
+def _shown(session: Session, rows: Sequence[Rollout]) -> list[RolloutShown]:
+    releases = select(Release.id, Release.version).where(Release.id.in_({row.release_id for row in rows}))
+    people = select(Account.id, Account.name).where(Account.id.in_({row.created_by for row in rows}))
+    versions = {number: version for number, version in session.execute(releases)}
+    names = {number: name for number, name in session.execute(people)}
+    return [
+        RolloutShown.model_validate(row).model_copy(
+            update={"release": versions.get(row.release_id or 0, ""), "made_by": names[row.created_by]}
+        )
+        for row in rows
+    ]

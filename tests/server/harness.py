@@ -73,6 +73,11 @@ class Person:
         path = path if path.startswith("/api/") else f"/api/v1{path}"
         return self.fleet.web.request(method, path, headers=headers, **said)
 
+    def open(self, method: str, path: str, **said: Any) -> httpx2.Response:
+        """The page that a browser would get."""
+        headers = {"Authorization": f"Bearer {self.secret}", "Accept": "text/html"}
+        return self.fleet.web.request(method, path, headers=headers, follow_redirects=False, **said)
+
     def get(self, path: str, **said: Any) -> Any:
         """What is there."""
         return self._done("GET", path, **said)

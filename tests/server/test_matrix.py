@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from tbdiff.signature import create_key
-from tbserver import devices
+from tbserver import api, devices, pages
 from tbserver.accounts import Role
 from tbserver.records import Release
 from tests.server.harness import Fleet
@@ -45,7 +45,9 @@ ROLES: dict[str, Role | str] = {
     "DELETE /groups/{group_id}/devices/{device_id}": Role.OPERATOR,
     "GET /rollouts": Role.VIEWER,
     "POST /rollouts": Role.OPERATOR,
+    "GET /rollouts/meant": Role.VIEWER,
     "GET /rollouts/{rollout_id}": Role.VIEWER,
+    "GET /rollouts/{rollout_id}/devices": Role.VIEWER,
     "POST /rollouts/{rollout_id}/approve": Role.APPROVER,
     **{
         f"POST /rollouts/{{rollout_id}}/{word}": Role.OPERATOR
@@ -61,6 +63,50 @@ ROLES: dict[str, Role | str] = {
     "GET /releases": Role.VIEWER,
     "GET /releases/{release_id}": Role.VIEWER,
 }
+# The same for the pages.
+PAGES: dict[str, Role | str] = {
+    "GET /static/{name}": OPEN,
+    "GET /login": OPEN,
+    "POST /login": OPEN,
+    "POST /logout": Role.VIEWER,
+    "GET /password": Role.VIEWER,
+    "POST /password": Role.VIEWER,
+    "GET /": Role.VIEWER,
+    "GET /devices": Role.VIEWER,
+    "GET /devices/{device_id}": Role.VIEWER,
+    "POST /devices/{device_id}": Role.OPERATOR,
+    "GET /releases": Role.VIEWER,
+    "GET /releases/{release_id}": Role.VIEWER,
+    "POST /keys": Role.ADMIN,
+    "POST /keys/{key_id}/distrust": Role.ADMIN,
+    "GET /rollouts": Role.VIEWER,
+    "POST /rollouts": Role.OPERATOR,
+    "GET /rollouts/new": Role.OPERATOR,
+    "GET /rollouts/{rollout_id}": Role.VIEWER,
+    "GET /rollouts/{rollout_id}/events": Role.VIEWER,
+    "POST /rollouts/{rollout_id}/approve": Role.APPROVER,
+    "POST /rollouts/{rollout_id}/{step}": Role.OPERATOR,
+    "GET /audit": Role.VIEWER,
+    "GET /users": Role.ADMIN,
+    "POST /users": Role.ADMIN,
+    "POST /users/{user_id}": Role.ADMIN,
+    "POST /users/{user_id}/password": Role.ADMIN,
+    "GET /tokens": Role.VIEWER,
+    "POST /tokens": Role.VIEWER,
+    "POST /tokens/{token_id}/revoke": Role.VIEWER,
+    "POST /device-tokens": Role.ADMIN,
+    "POST /device-tokens/{device_token_id}/revoke": Role.ADMIN,
+}
+# What a form has to say before anybody is told that what it is about is not there.
+FORMS = {
+    "POST /devices/{device_id}": {"revoked": "yes"},
+    "POST /users/{user_id}": {"role": "viewer"},
+    "POST /keys": {"name": "x", "kind": "release", "pem": "x"},
+    "POST /users": {"name": " ", "role": "viewer"},
+    "POST /tokens": {"name": " ", "role": "viewer"},
+    "POST /device-tokens": {"name": " ", "kind": "gateway"},
+}
+READS_PAGES = {"Accept": "text/html,application/xhtml+xml"}
 
 
 def api_routes(fleet: Fleet) -> list[str]:
@@ -115,14 +161,51 @@ def filled(path: str, held: dict[str, Any]) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: str(held[found[1]]), path)
 
 
+def routes_of(part: Any) -> list[APIRoute]:
+    return [route for route in part.router.routes if isinstance(route, APIRoute)]
+
+
 def test_every_route_has_a_role(small_fleet: Fleet) -> None:
     assert sorted(api_routes(small_fleet)) == sorted(ROLES)
-    hidden = {
-        route.path
-        for route in small_fleet.web.app.routes  # type: ignore[attr-defined]
-        if isinstance(route, APIRoute) and not route.include_in_schema
-    }
-    assert not {path for path in hidden if path.startswith("/api/")}
+    assert all(route.include_in_schema for part in api.PARTS for route in routes_of(part))
+    shown = {f"{method} {route.path}" for part in pages.PARTS for route in routes_of(part) for method in route.methods}
+    assert shown == set(PAGES)
+
+
+def test_every_page_takes_its_role_and_no_less(small_fleet: Fleet) -> None:
+    people = {role: small_fleet.person(role) for role in Role}
+    absent = dict.fromkeys(things(small_fleet, 1), 999_999) | {"step": "pause", "name": "nothing"}
+    for route, least in PAGES.items():
+        method, path = route.split(" ")
+        place, form = filled(path, absent), FORMS.get(route, {})
+        answer = small_fleet.web.request(method, place, data=form, headers=READS_PAGES, follow_redirects=False)
+        assert (answer.status_code == 303 and answer.headers["location"].startswith("/login")) == (least != OPEN), route
+        if path in ("/logout", "/password") or not isinstance(least, Role):
+            continue
+        for role, person in people.items():
+            status = person.open(method, place, data=form).status_code
+            assert status in (200, 403, 404, 409, 422), (route, role, status)
+            assert (status == 403) == (role < least), (route, role, status)
+            assert status == 404 or role < least or "{" not in path, (route, role, status)
+
+
+def test_a_page_shows_nothing_of_another_tenant(small_fleet: Fleet) -> None:
+    other = small_fleet.tenant("other")
+    theirs = things(small_fleet, other) | {"step": "pause", "name": "nothing"}
+    me = small_fleet.person(Role.ADMIN)
+    for route in PAGES:
+        method, path = route.split(" ")
+        if "{" in path:
+            answers = [
+                me.open(method, filled(path, held), data=FORMS.get(route, {}))
+                for held in (theirs, dict.fromkeys(theirs, 999_999) | {"step": "pause"})
+            ]
+            assert [answer.status_code for answer in answers] == [404, 404], route
+            assert answers[0].content == answers[1].content, route
+        elif method == "GET" and path != "/login":
+            answer = me.open(method, path)
+            assert answer.status_code == 200, route
+            assert f"owner-{other}" not in answer.text, route
 
 
 def test_every_route_takes_its_role_and_no_less(small_fleet: Fleet) -> None:

@@ -1,0 +1,53 @@
+"""Releases, what leads to them, how they come here, and the keys that answer for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request, Response
+from fastapi import Form as Sent
+
+from tbserver.access import Admin, Here, Viewer
+from tbserver.api import releases
+from tbserver.pages.sheet import Form, go, show, take
+from tbserver.paging import Asked, Paging
+
+router = APIRouter()
+
+
+class NewKey(Form):
+    """A public key that is to be trusted."""
+
+    name: str
+    kind: Literal["release", "delivery"]
+    pem: str
+
+
+@router.get("/releases")
+def list_releases(server: Here, request: Request, caller: Viewer, paging: Paging) -> Response:
+    """All releases, the newest first."""
+    found = releases.list_releases(server, caller, paging)
+    keys = releases.list_keys(server, caller, Asked(limit=500)).items
+    return show(request, caller, "releases.html", found=found, keys=keys)
+
+
+@router.get("/releases/{release_id}")
+def show_release(server: Here, request: Request, caller: Viewer, release_id: int) -> Response:
+    """A release, and what leads to it."""
+    return show(request, caller, "release.html", whole=releases.show_release(server, caller, release_id))
+
+
+@router.post("/keys")
+def trust_key(server: Here, caller: Admin, given: Annotated[NewKey, Sent()]) -> Response:
+    """Trust a key from now on."""
+    # Browsers send the ends of lines as the standard of forms has them.
+    pem = given.pem.replace("\r\n", "\n").strip() + "\n"
+    releases.trust_key(server, caller, take(releases.NewKey, name=given.name, kind=given.kind, pem=pem))
+    return go("/releases#keys")
+
+
+@router.post("/keys/{key_id}/distrust")
+def distrust_key(server: Here, caller: Admin, key_id: int) -> Response:
+    """Trust a key no more."""
+    releases.distrust_key(server, caller, key_id)
+    return go("/releases#keys")
