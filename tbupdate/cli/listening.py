@@ -6,7 +6,6 @@ import os
 import socket
 import stat
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +23,12 @@ from tbupdate.cli.sites import readable, working
 from tbupdate.cli.telling import refresh
 from tbupdate.config import Config
 from tbupdate.layout import STATE
+from tbupdate.unattended import Act
 
 SAID = {"approve": consent.APPROVED, "postpone": consent.POSTPONED, "decline": consent.DECLINED}
 TOLD = ("booted", "default", "staged", "trial", "ready", "reboot_needed", "busy")
 CONNECTIONS = 16
+UPGRADE = "tb-update-upgrade.service"
 
 
 @click.command()
@@ -63,14 +64,23 @@ def _act(request: Request, said: Settings, rules: Config) -> dict[str, Any]:
         release = runs.record.release if runs is not None and runs.record is not None else None
     if request.do != "status":
         refresh(said, rules)
+    if request.do == "approve":
+        told["started"] = shown.next.act in (Act.FETCH, Act.DEPLOY) and _start(said)
     return told | {"release": release, "last_run": last.model_dump() if last else None} | shown.fields()
+
+
+def _start(said: Settings) -> bool:
+    """Let an unattended run begin that goes on when this process ends; whether it did."""
+    if said.top is None and os.path.isdir("/run/systemd/system"):
+        return subprocess.run(["systemctl", "start", "--no-block", UPGRADE], check=False).returncode == 0
+    null = subprocess.DEVNULL
+    subprocess.Popen(said.command("upgrade", "--unattended"), stdin=null, stdout=null, start_new_session=True)
+    return True
 
 
 def _listen(place: Path, said: Settings) -> None:
     """Accept connections, and give each to a process of its own."""
-    options = {"--top": said.top, "--boot": said.boot, "--config": said.config}
-    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
-    command = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", "tbupdate", "api", *given]
+    command = said.command("api")
     running: list[subprocess.Popen[bytes]] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,12 @@ class Settings:
     progress: str = "auto"
     verbose: bool = False
 
+    def command(self, *words: str) -> list[str]:
+        """How another process of this program does something in the same place, by the same configuration."""
+        options = {"--top": self.top, "--boot": self.boot, "--config": self.config}
+        given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        return [*python(), "tbupdate", *words, *given]
+
 
 _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--top", {"metavar": "DIR", "help": "The mounted top level (subvolid=5) of the Btrfs; default: the running one."}),
@@ -38,6 +45,11 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--verbose", {"is_flag": True, "help": "Name each step on stderr."}),
 )
 _SHORT = {"--verbose": "-v"}
+
+
+def python() -> list[str]:
+    """How another process runs a module of ours, as isolated from its surroundings as this one."""
+    return [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m"]
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:

@@ -9,13 +9,13 @@ import time
 
 import click
 
-from tbdiff.errors import NothingToDo, Stop
+from tbdiff.errors import Busy, Failed, NothingToDo, Rejected, Stop
 from tbdiff.show import size
 from tbupdate import config, consent, fetching, notices, outlook, trusted
 from tbupdate.cli.conduct import changing, glance, now, restart
 from tbupdate.cli.deploying import Wishes, take_up
 from tbupdate.cli.offers import Found, ask, bring, called, is_ready
-from tbupdate.cli.options import Settings, everywhere, settings
+from tbupdate.cli.options import Settings, everywhere, python, settings
 from tbupdate.cli.serving import Served, reach_server
 from tbupdate.cli.sites import working
 from tbupdate.cli.telling import told
@@ -24,12 +24,12 @@ from tbupdate.config import Config
 from tbupdate.consent import APPROVED, DECLINED, POSTPONED, Decision
 from tbupdate.lastrun import Result
 from tbupdate.layout import STATE
-from tbupdate.outlook import state_of
+from tbupdate.outlook import Outlook, state_of
 from tbupdate.perform import perform
 from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
-from tbupdate.unattended import Act, next_action
+from tbupdate.unattended import Act, Next, next_action
 
 MINUTE, HOUR = 60, 3600
 # A week.
@@ -70,6 +70,10 @@ def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> No
         case Act.FETCH:
             bring(found, said, rules, Wishes(fetch=True), reach, served)
             done.append("fetched")
+            if _outlook(said, rules).act is Act.DEPLOY:
+                # Somebody approved of it while it was fetched.
+                take_up(said, rules)
+                done.append("deployed")
             _after(said, rules)
         case Act.DEPLOY if not found:
             take_up(said, rules)
@@ -92,11 +96,15 @@ def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> No
 
 def _after(said: Settings, rules: Config) -> None:
     """What was fetched may wait for something, and what was deployed for a reboot."""
-    with working(said, rules) as site:
-        what = outlook.find(site, glance(site), rules).next
+    what = _outlook(said, rules)
     if what.act is Act.WAIT:
         warn(what.why)
     restart(what.act is Act.REBOOT)
+
+
+def _outlook(said: Settings, rules: Config) -> Next:
+    with working(said, rules) as site:
+        return outlook.find(site, glance(site), rules).next
 
 
 def _decision(site: Site, offer: Found | None, served: Served) -> Decision | None:
@@ -150,21 +158,31 @@ def agent(every: float) -> None:
     if math.isnan(every):
         raise click.BadParameter("it is no number", param_hint="--every")
     said = settings()
-    options = {"--top": said.top, "--boot": said.boot, "--config": said.config}
-    given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
     flags = [flag for flag, set_ in (("--json", said.json), ("--verbose", said.verbose)) if set_]
-    python = [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m"]
-    command = [*python, "tbupdate", "upgrade", "--unattended", *given, *flags]
+    command = said.command("upgrade", "--unattended", *flags)
     # What was loaded to read the command line is not needed to wait.
     verbose = "-v" if said.verbose else ""
-    os.execv(sys.executable, [*python, "tbupdate.agent", verbose, str(every * MINUTE), *command])  # noqa: S606
+    os.execv(sys.executable, [*python(), "tbupdate.agent", verbose, str(every * MINUTE), *command])  # noqa: S606
 
 
 @click.command()
+@click.option("--later", is_flag=True, help="Only say so, and leave it to the next unattended run.")
 @everywhere
-def approve() -> None:
-    """Agree to the release that is offered: it is deployed as soon as that is allowed."""
-    _answer(APPROVED)
+def approve(*, later: bool) -> None:
+    """Agree to the release that is offered, and deploy it: now if that is allowed now, else as soon as it is."""
+    said = settings()
+    rules = config.load(said.config)
+    offer, shown = _answered(said, rules, APPROVED)
+    waits = shown.waits
+    if not later and shown.next.act in (Act.FETCH, Act.DEPLOY):
+        try:
+            step(said, rules)
+            return
+        except (NothingToDo, Busy) as stop:
+            waits = f"{stop}"
+        except (Failed, Rejected) as stop:
+            raise type(stop)(f"{offer.called} is approved, but {stop}", stop.remedy) from None
+    _tell_answer(said, APPROVED, offer, waits)
 
 
 @click.command()
@@ -184,11 +202,17 @@ def postpone(hours: int) -> None:
 
 def _answer(what: str, until: float = 0) -> None:
     said = settings()
-    rules = config.load(said.config)
+    offer, shown = _answered(said, config.load(said.config), what, until)
+    _tell_answer(said, what, offer, shown.waits)
+
+
+def _answered(said: Settings, rules: Config, what: str, until: float = 0) -> tuple[Decision, Outlook]:
     with working(said, rules) as site:
         system = glance(site)
-        offer = consent.answer(_place(site), system, what, until)
-        waits = outlook.find(site, system, rules).waits
+        return consent.answer(_place(site), system, what, until), outlook.find(site, system, rules)
+
+
+def _tell_answer(said: Settings, what: str, offer: Decision, waits: str) -> None:
     if said.json:
         print_json({"done": what, "tree": offer.tree, "waits": waits})
         return

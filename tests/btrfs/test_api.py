@@ -70,9 +70,14 @@ def test_anybody_may_ask_and_some_may_answer(place: Path, dev: Device) -> None:
     other = ask(place, user=65534, groups=adm, do="decline", tree="0" * 64)
     assert "another release is offered by now" in other["error"]["message"]
     assert ask(place, user=65534, groups=adm, do="postpone", hours=2)["next"]["reason"] == "postponed"
-    assert ask(place, do="approve", tree=told["offered"]["tree"])["next"]["act"] == "deploy"
-    assert dev.status()["offered"]["said"] == "approved"
-    dev("upgrade", "--unattended")
+    approved = ask(place, do="approve", tree=told["offered"]["tree"])
+    assert (approved["next"]["act"], approved["started"]) == ("deploy", True)
+    # A run begins at once, and goes on by itself.
+    limit = time.monotonic() + 60
+    while dev.status()["offered"] is not None or dev.status()["busy"]:
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    assert (dev.top / "snapshots/root/etc/version").read_text() == "1"
     nothing = ask(place, do="approve")
     assert nothing["error"]["kind"] == "nothing-to-do"
 

@@ -14,6 +14,7 @@ from tbupdate.system import survey
 from tests import device
 from tests.btrfs.test_upgrade import Fleet
 from tests.console import Device
+from tests.ddi_server import Answer, Request, ranged, serving
 from tests.device import NOW, TinyImage
 
 
@@ -48,11 +49,27 @@ def test_fetched_then_asked_then_taken_up_without_the_source(fleet: Fleet) -> No
     assert "waits for approval" in fleet.dev.run("upgrade", "--unattended").stderr
     shutil.rmtree(fleet.folder)
     fleet.dev("approve")
-    fleet.dev("upgrade", "--unattended")
     status = fleet.dev.status()
     assert (fleet.version, status["default"], status["ready"], status["offered"]) == ("2", ready, None, None)
     fleet.dev("commit")
     fleet.dev("verify", ready)
+
+
+def test_what_is_approved_while_it_is_fetched_is_not_asked_for_again(fleet: Fleet) -> None:
+    fleet.publish((1, 2))
+    asked = []
+
+    def answer(request: Request) -> Answer:
+        if request.path.endswith(".tbdiff") and not asked:
+            asked.append(fleet.dev("approve", "--later"))
+        place = fleet.folder / request.path.lstrip("/")
+        return ranged(place.read_bytes(), request) if place.exists() else Answer(404)
+
+    with serving(answer) as url:
+        fleet.follow(url, more='[upgrade]\npolicy = "download"')
+        done = fleet.dev.run("upgrade", "--unattended")
+    assert (done.returncode, fleet.version, len(asked)) == (0, "2", 1), done.stderr
+    assert fleet.dev.status()["last_run"]["result"] == "deployed"
 
 
 def test_a_newer_release_takes_its_place_and_a_declined_one_goes(fleet: Fleet) -> None:
@@ -83,7 +100,7 @@ def test_whoever_is_there_need_not_say_yes_first(fleet: Fleet) -> None:
 def test_what_was_fetched_under_a_key_that_is_revoked_since_is_not_taken_up(fleet: Fleet) -> None:
     fleet.publish((None, 2))
     fleet.dev("upgrade", "--unattended")
-    fleet.dev("approve")
+    fleet.dev("approve", "--later")
     create_key(fleet.dev.work / "second")
     shutil.copy(fleet.dev.work / "second.pub", fleet.dev.work / "keys")
     fleet.dev("trust", "revoke", "builder", "--yes")

@@ -218,7 +218,6 @@ def test_a_person_decides_whatever_the_server_forces(client: Client) -> None:
     assert client.server.state(action) == "open"
     assert client.server.told(action)[-1] == "a person at the device declined it"
     client.dev("approve")
-    client.step(0)
     assert client.version == "2"
 
 
@@ -232,7 +231,6 @@ def test_the_server_wants_a_person_to_agree(client: Client) -> None:
     said = client.server.actions[action].consents
     assert [one.confirmation for one in said] == ["denied"]
     client.dev("approve")
-    client.step(0)
     assert [one.confirmation for one in said] == ["denied", "confirmed"]
     assert client.version == "2"
     client.dev("commit")
@@ -300,7 +298,7 @@ def test_it_is_postponed_by_the_server_but_not_over_a_persons_word(client: Clien
     action = client.server.add_action(NAME, {}, command="postpone", version="5")
     assert "postponed until" in client.step(4)
     assert client.server.state(action) == "finished"
-    client.dev("approve")
+    client.dev("approve", "--later")
     refused = client.server.add_action(NAME, {}, command="postpone", version="5")
     client.step(0)
     assert (client.server.state(refused), client.version) == ("error", "2")

@@ -65,7 +65,6 @@ def test_metrics_follow_each_step(fleet: Watched) -> None:
     fleet.dev("decline")
     assert fleet.read()["waiting declined"] == 1
     fleet.dev("approve")
-    fleet.dev("upgrade", "--unattended")
     told = fleet.read()
     assert (told["last_run_result deployed"], told["last_run_result waiting"], told["offered"]) == (1, 0, 0)
     assert fleet.dev.status()["last_run"]["result"] == "deployed"

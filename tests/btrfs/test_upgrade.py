@@ -14,6 +14,7 @@ import pytest
 from tbdiff.create import Label, create_image
 from tbdiff.publish import publish
 from tbdiff.signature import create_key
+from tbupdate import lock
 from tests.console import Device
 from tests.web import served
 
@@ -206,17 +207,36 @@ def test_a_device_that_asks_first(fleet: Fleet) -> None:
     # Another release is another question.
     fleet.publish((None, 3))
     assert "approve" in fleet.dev.run("upgrade", "--unattended").stderr
+    # Whoever says yes need not say it twice.
+    fleet.dev("approve", "--later")
+    assert fleet.version == "1"
     fleet.dev("approve")
-    fleet.dev("upgrade", "--unattended")
     assert fleet.version == "3"
     assert fleet.dev.status()["offered"] is None
+
+
+def test_what_is_approved_while_nothing_can_be_done_is_done_by_the_next_run(fleet: Fleet) -> None:
+    fleet.follow(str(fleet.folder), more='[upgrade]\npolicy = "ask"')
+    fleet.publish((None, 2))
+    fleet.dev("upgrade", "--unattended", code=4)
+    with lock.hold(str(fleet.dev.top)):
+        said = fleet.dev.json("approve")
+    assert (said["done"], fleet.version) == ("approved", "1")
+    assert "another run is in progress" in said["waits"]
+    away = fleet.folder.rename(fleet.dev.work / "away")
+    failed = fleet.dev.run("approve")
+    assert failed.returncode == 1
+    assert "demo 2.0 is approved, but there is no index" in failed.stderr
+    away.rename(fleet.folder)
+    assert fleet.dev.json("upgrade", "--unattended")["done"] == "upgrade"
+    assert fleet.version == "2"
 
 
 def test_a_person_need_not_wait(fleet: Fleet) -> None:
     fleet.follow(str(fleet.folder), more='[upgrade]\npolicy = "ask"\n[[window]]\nstart = "00:00"\nallows = ["reboot"]')
     fleet.publish((None, 2))
     fleet.dev("upgrade", "--unattended", code=4)
-    fleet.dev("approve")
+    assert "no maintenance window allows a deploy" in fleet.dev("approve")
     assert "no maintenance window allows a deploy" in fleet.dev.run("upgrade", "--unattended").stderr
     fleet.dev("upgrade")
     assert fleet.version == "2"
