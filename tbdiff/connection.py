@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import http
 import http.client
 import io
 import socket
+import ssl
 import time
 from typing import Any
 
 from tbdiff.errors import Failed
-from tbdiff.line import Bucket
+from tbdiff.line import Bucket, Carrier
 
 TIMEOUT = 60.0
 # Whoever sends fewer bytes a second, for as long as that, is not waited for any longer.
@@ -18,6 +20,8 @@ PACE = 256
 # Until a server has said what it sends.
 HEAD_TIME = 120.0
 TRAILERS_MAX = 100
+# What a carrier says of what kept it from an answer; no server's word of that name comes through it.
+FAULT = "Tb-Fault"
 
 
 class Patience:
@@ -128,3 +132,29 @@ class Encrypted(http.client.HTTPSConnection):
     def __init__(self, *more: Any, patience: Patience, **said: Any) -> None:
         super().__init__(*more, **said)
         self.response_class = functools.partial(_Response, patience=patience)  # type: ignore[assignment]
+
+
+class Tunnelled(Encrypted):
+    """An encrypted connection through a carrier, which passes on what it cannot read."""
+
+    def __init__(self, *more: Any, carrier: Carrier, context: ssl.SSLContext, **said: Any) -> None:
+        super().__init__(*more, context=context, **said)
+        self._carrier, self._encryption = carrier, context
+
+    def connect(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        url = f"https://{host}:{self.port}"
+        lines = [f"CONNECT {url} HTTP/1.1", *(f"{name}: {told}" for name, told in self._carrier.headers(url).items())]
+        self.sock = self._carrier.connect()
+        try:
+            self.sock.settimeout(self.timeout)
+            self.sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            # Patience of its own: the head that is waited for comes later.
+            with _Response(self.sock, method="CONNECT", patience=Patience(url)) as answer:
+                answer.begin()
+                if answer.status != http.HTTPStatus.OK:
+                    raise ConnectionError(answer.headers.get(FAULT, answer.reason))
+            self.sock = self._encryption.wrap_socket(self.sock, server_hostname=self.host)
+        except BaseException:
+            self.close()
+            raise

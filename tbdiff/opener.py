@@ -12,13 +12,11 @@ import urllib.request
 from collections.abc import Mapping
 from typing import IO, Any
 
-from tbdiff.connection import Encrypted, Patience, Plain
+from tbdiff.connection import FAULT, Encrypted, Patience, Plain, Tunnelled
 from tbdiff.entry import printable
 from tbdiff.errors import Failed
 from tbdiff.line import DIRECT, Line, origin
 
-# What a carrier says of what kept it from an answer; no server's word of that name comes through it.
-FAULT = "Tb-Fault"
 SECRETS = ("Authorization", "Cookie")
 
 HOST = re.compile(r"[A-Za-z0-9._:-]+")
@@ -127,9 +125,14 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
     def _open(self, kind: Any, req: urllib.request.Request) -> Any:
         more: dict[str, Any] = {"patience": self._patience}
         carrier, identity = self._line.carrier, self._line.identity
-        if carrier is None and kind is Encrypted and identity is not None and identity.origin == origin(req.full_url):
+        if identity is not None and (kind is Plain or identity.origin != origin(req.full_url)):
+            identity = None
+        if identity is not None and (carrier is None or identity.certificate):
             more["context"] = identity.context()
-        if carrier is not None:
+        if carrier is not None and identity is not None and identity.certificate:
+            # Whoever carries shall not have its key.
+            kind, more["carrier"] = Tunnelled, carrier
+        elif carrier is not None:
             kind, more["line"] = _Carried, self._line
             url = urllib.parse.urldefrag(req.full_url)[0]
             req.selector = url

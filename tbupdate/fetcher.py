@@ -2,7 +2,7 @@
 
 It is an HTTP proxy for whole addresses, also for https, on a Unix socket. It follows no redirects, holds no
 configuration and keeps nothing: each request is served by a process of its own, and says itself which proxy and which
-certificates count.
+certificates count. To a server that wants a certificate of ours it is a tunnel: the key stays where it is.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import http.client
 import os
 import re
+import selectors
 import signal
 import socket
 import ssl
@@ -21,11 +22,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tbdiff.connection import HEAD_TIME, Encrypted, Patience, Plain
+from tbdiff.connection import FAULT, HEAD_TIME, TIMEOUT, Encrypted, Patience, Plain
 from tbdiff.errors import Failed
+from tbdiff.line import PORTS
 
-# What it is told beside a request, and says beside an answer; neither goes any further.
-PROXY, CERTIFICATES, FAULT = "Tb-Proxy", "Tb-Certificates", "Tb-Fault"
+# What it is told beside a request; that goes no further, nor does what it says beside an answer (FAULT).
+PROXY, CERTIFICATES = "Tb-Proxy", "Tb-Certificates"
 # Certificates of its own are the most that a request holds.
 HEAD_MAX = 1 << 18
 BODY_MAX = 1 << 20
@@ -36,7 +38,8 @@ IDLE = 30.0
 # As systemd hands it over.
 LISTENING = 3
 READY = b"ready"
-METHODS = ("GET", "POST", "PUT", "DELETE")
+TUNNEL = "CONNECT"
+METHODS = ("GET", "POST", "PUT", "DELETE", TUNNEL)
 _HOPS = ("Host", "Connection", "Proxy-Connection", "Proxy-Authorization", "Keep-Alive", "Te", "Trailer", "Upgrade")
 _NOT_PASSED_ON = frozenset((*_HOPS, "Transfer-Encoding", "Content-Length", "Expect"))
 _ANSWERED = ("Content-Range", "Content-Type", "Content-Encoding", "ETag", "Last-Modified", "Location", "Retry-After")
@@ -95,6 +98,8 @@ def read_request(receive: Callable[[int], bytes]) -> Request:
         certificates = base64.b64decode(told.get(CERTIFICATES, ""), validate=True).decode("ascii")
     except ValueError:
         raise RefusedError("an address or a certificate of the request is none") from None
+    if asked[1] == TUNNEL and (url.scheme != "https" or body):
+        raise RefusedError("a tunnel leads to where it is encrypted, and nothing goes before")
     if proxy is not None and proxy.scheme != "http":
         raise RefusedError("a proxy must be spoken to by http")
     rest_of = {name: told[name] for name in told if name not in _NOT_PASSED_ON and not name.startswith("Tb-")}
@@ -115,6 +120,9 @@ def answer(connection: socket.socket) -> None:
     signal.setitimer(signal.ITIMER_REAL, HEAD_TIME)
     try:
         asked = read_request(connection.recv)
+        if asked.method == TUNNEL:
+            _tunnel(asked, connection)
+            return
         with _asked(asked) as response:
             head = _head(response)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -145,21 +153,49 @@ def _asked(asked: Request) -> http.client.HTTPResponse:
     path = urllib.parse.urlunsplit(("", "", url.path or "/", url.query, ""))
     headers = asked.headers | {"Host": host, "Connection": "close"}
     authorization = _authorization(proxy) if proxy else {}
-    place = proxy or url
+    place = _place(proxy or url)
     connection: Plain | Encrypted
     if url.scheme == "https":
         context = ssl.create_default_context(cadata=asked.certificates or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        connection = Encrypted(place.hostname, place.port, timeout=HEAD_TIME, context=context, patience=patience)
+        connection = Encrypted(*place, timeout=HEAD_TIME, context=context, patience=patience)
         if proxy is not None:
-            connection.port = proxy.port or http.client.HTTP_PORT
-            connection.set_tunnel(url.hostname or "", url.port or http.client.HTTPS_PORT, authorization)
+            connection.set_tunnel(*_place(url), authorization)
     else:
-        connection = Plain(place.hostname, place.port, timeout=HEAD_TIME, patience=patience)
+        connection = Plain(*place, timeout=HEAD_TIME, patience=patience)
         if proxy is not None:
             path, headers = url._replace(netloc=host, fragment="").geturl(), headers | authorization
     connection.request(asked.method, path, asked.body or None, headers)
     return connection.getresponse()
+
+
+def _tunnel(asked: Request, connection: socket.socket) -> None:
+    """Pass on what is said on both sides, until neither says more."""
+    url, proxy = asked.url, asked.proxy
+    host, port = _place(proxy or url)
+    far = Plain(host, port, timeout=HEAD_TIME, patience=Patience(url.geturl()))
+    if proxy is not None:
+        far.set_tunnel(*_place(url), _authorization(proxy))
+    far.connect()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    connection.sendall(b"HTTP/1.1 200 Connected\r\n\r\n")
+    with suppress(OSError), selectors.DefaultSelector() as watched:
+        # Whoever asked knows how long to wait; a server that takes nothing is not waited for.
+        far.sock.settimeout(TIMEOUT)
+        for here, there in ((connection, far.sock), (far.sock, connection)):
+            watched.register(here, selectors.EVENT_READ, (here, there))
+        while watched.get_map():
+            for key, _ in watched.select():
+                here, there = key.data
+                if data := here.recv(STEP):
+                    there.sendall(data)
+                else:
+                    watched.unregister(here)
+                    there.shutdown(socket.SHUT_WR)
+
+
+def _place(url: urllib.parse.SplitResult) -> tuple[str, int]:
+    return url.hostname or "", url.port or PORTS[url.scheme]
 
 
 def _authorization(proxy: urllib.parse.SplitResult) -> dict[str, str]:

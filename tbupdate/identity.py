@@ -132,17 +132,21 @@ def begin(server: Server, state: str) -> Enrolled:
 def read_token(path: str) -> str:
     """A token from a file that nobody but its owner, root, can read."""
     try:
-        found = os.stat(path)
-        if found.st_uid not in (0, os.geteuid()) or stat.S_IMODE(found.st_mode) & 0o077:
-            raise Rejected(
-                f"{path} holds a token, and others than root can read or change it; nothing was sent",
-                f"If it was not read yet: chown root {path} && chmod 600 {path}; else get a new one.",
-            )
+        _require_private(path, "a token")
         return _TOKEN.validate_python(read_plain(path, _MAX).decode().strip())
     except OSError as error:
         raise Failed(f"the token in {path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise Failed(f"there is no token in {path}") from None
+
+
+def _require_private(path: str, what: str) -> None:
+    found = os.stat(path)
+    if found.st_uid not in (0, os.geteuid()) or stat.S_IMODE(found.st_mode) & 0o077:
+        raise Rejected(
+            f"{path} holds {what}, and others than root can read or change it; nothing was sent",
+            f"If it was not read yet: chown root {path} && chmod 600 {path}; else get a new one.",
+        )
 
 
 def check_token(text: str) -> str:
@@ -163,6 +167,8 @@ def _account(server: Server, authorization: str, *, once: bool = False) -> Accou
     who = Identity(home, headers, server.ca, server.certificate, server.key)
     if who.ca or who.certificate:
         try:
+            if who.key:
+                _require_private(who.key, "a key")
             who.context()
         except OSError as error:
             named = who.certificate if who.certificate and not error.filename else error.filename or who.ca

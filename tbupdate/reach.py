@@ -66,7 +66,6 @@ class Reach:
         self._running: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._network: int | None = None
-        self._keeps_network = False
 
     def __enter__(self) -> Reach:
         return self
@@ -102,12 +101,8 @@ class Reach:
 
     def line_to(self, who: Identity) -> Line:
         """The line to the one server that knows us."""
-        if who.certificate:
-            # Its key stays where only root is: this process keeps its network, and encrypts by itself.
-            self._keeps_network = True
         certificates = _read_certificates(Path(who.ca)) if who.ca else ""
-        carried = os.geteuid() == 0 and not who.certificate
-        carrier = _Carrier(self, self._rules.proxy, certificates) if carried else None
+        carrier = _Carrier(self, self._rules.proxy, certificates) if os.geteuid() == 0 else None
         return Line(carrier, frozenset({who.origin}), bucket=self._bucket, identity=who)
 
     def connect(self) -> socket.socket:
@@ -153,8 +148,7 @@ class Reach:
             why = said.decode("utf-8", "replace") or "it ended at once"
             raise Failed(f"what fetches for us could not be started: {why}", "See [fetch] in config.toml.")
         ours.settimeout(None)
-        if not self._keeps_network:
-            self._leave_network()
+        self._leave_network()
 
     def _leave_network(self) -> None:
         network = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

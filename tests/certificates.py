@@ -28,18 +28,22 @@ class Authority:
 
     def server(self, host: str, days: int = 30) -> ssl.SSLContext:
         """What a server needs that is called `host`; its certificate ends in so many days."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(host, days))
+        return context
+
+    def issue(self, name: str, days: int = 30) -> Path:
+        """A certificate for `name`, in one file with its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-        names = x509.SubjectAlternativeName([x509.DNSName(host)])
-        made = self._begun(name, key, days).add_extension(names, False).sign(self._key, hashes.SHA256())
-        place = self.folder / f"{host}{days}.pem"
+        named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        made = self._begun(named, key, days).add_extension(names, False).sign(self._key, hashes.SHA256())
+        place = self.folder / f"{name}{days}.pem"
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         place.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(place)
-        return context
+        return place
 
     def _begun(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
         return (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tbupdate.fetcher import FAULT
+from tbdiff.connection import FAULT
 from tests import faults
 from tests.btrfs.devices import Scenario, delta, initialised
 from tests.btrfs.test_kill import KILLED, LIMIT, check_after

@@ -199,6 +199,12 @@ def test_certificates(tmp_path: Path) -> None:
             assert len(server.asked) == asked
     with pytest.raises(Failed, match="cannot be used"):
         client_of(server, tmp_path, ca=str(tmp_path / "token"))
+    own = good.issue("kiosk-7")
+    own.chmod(0o640)
+    with pytest.raises(Rejected, match="holds a key"):
+        client_of(server, tmp_path, ca=str(good.path), certificate=str(own), key=str(own))
+    with pytest.raises(Failed, match="cannot be used"):
+        client_of(server, tmp_path, ca=str(good.path), certificate=str(own), key=str(tmp_path / "none"))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,11 @@ from tbdiff.download import Download
 from tbdiff.errors import Failed, Rejected
 from tbdiff.image import open_image
 from tbdiff.kept import KeptDownload
-from tbdiff.line import Line
+from tbdiff.line import Identity, Line
 from tbdiff.source import read_small
 from tbupdate import fetcher, reach
 from tbupdate.config import Fetch, Source
+from tbupdate.exchange import exchange
 from tbupdate.fetcher import RefusedError, read_request
 from tbupdate.reach import Reach
 from tests.certificates import Authority
@@ -260,6 +262,43 @@ def test_a_certificate_that_is_not_good(host: str, days: int, authority: Authori
         url = f"https://localhost:{port}"
         with pytest.raises(Failed, match="its certificate is not good"):
             read_small(url, 1 << 20, far.line(Source(url=url, certificates=authority.path)))
+
+
+def test_a_certificate_of_ours_is_shown_by_who_has_its_key_and_no_network(authority: Authority, tmp_path: Path) -> None:
+    key = authority.issue("kiosk-7")
+    key.chmod(0o600)
+    wanting = authority.server("localhost")
+    wanting.verify_mode = ssl.CERT_REQUIRED
+    wanting.load_verify_locations(authority.path)
+    heard: list[bytes] = []
+    passing: list[bytes] = []
+    with encrypted(wanting, heard) as port, proxy(passing) as between:
+        home, elsewhere = f"https://localhost:{port}", f"https://127.0.0.1:{port}"
+        who = Identity(home, {"Authorization": "TargetToken secret"}, str(authority.path), str(key), str(key))
+        with Reach(Fetch(proxy=f"http://{between}")) as far:
+            assert exchange(f"{home}/x", far.line_to(who), limit=len(BODY)).body == BODY
+        assert passing[0].startswith(f"CONNECT localhost:{port} ".encode())
+        (tmp_path / "other").mkdir()
+        other = Authority(tmp_path / "other")
+        before = os.stat("/proc/self/ns/net").st_ino
+        with Reach(Fetch()) as far:
+            assert exchange(f"{home}/x", far.line_to(who), limit=len(BODY)).body == BODY
+            # No network any more: so it went through the fetcher.
+            assert os.stat("/proc/self/ns/net").st_ino != before
+            assert b"Authorization: TargetToken secret" in heard[-1]
+            heard.clear()
+            for url, wrong in (
+                (home, replace(who, ca=str(other.path))),
+                (home, replace(who, certificate=str(other.issue("kiosk-7")), key="")),
+                (home, replace(who, certificate="", key="")),
+                (elsewhere, replace(who, origin=elsewhere)),
+            ):
+                with pytest.raises(Failed, match=r"certificate|does not answer"):
+                    exchange(f"{url}/x", far.line_to(wrong))
+            # Nothing was told to anybody.
+            assert not any(heard)
+    with Reach(Fetch()) as far, pytest.raises(Failed, match="refused"):
+        exchange(f"{home}/x", far.line_to(who))
 
 
 def test_without_encryption_nothing_is_asked_instead(far: Reach) -> None:
