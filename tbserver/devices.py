@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 
@@ -18,6 +19,8 @@ from tbupdate.protocol import ATTRIBUTES_MAX, ENROLMENT, GATEWAY, KEY_MAX, TARGE
 NEW, IDLE, UPDATING, FAILED = "new", "idle", "updating", "failed"
 # A device that asks again and again is not written down each time.
 SEEN_EVERY = 60
+HEALTH_MAX = 16
+_TREE = re.compile("[0-9a-f]{64}")
 UNKNOWN = NotKnown("this device is not known here")
 
 
@@ -138,8 +141,9 @@ def describe(session: Session, device: Device, mode: str, said: Mapping[str, str
         if held.get(key) != value
     )
     device.wants = False
+    device.health = new.get("health", "")[:HEALTH_MAX]
     if "release" in new:
-        runs(session, device, new.get("name", ""), new["release"], new.get("deployment", ""))
+        runs(session, device, new.get("name", ""), new["release"], new.get("tree", ""))
 
 
 def attributes(session: Session, device: Device) -> dict[str, str]:
@@ -148,17 +152,18 @@ def attributes(session: Session, device: Device) -> dict[str, str]:
     return {key: value for key, value in session.execute(query)}
 
 
-def runs(session: Session, device: Device, system: str, version: str, deployment: str = "") -> None:
-    """Take which release a device says it runs; its deployment ends with the beginning of the tree's digest."""
+def runs(session: Session, device: Device, system: str, version: str, tree: str = "") -> None:
+    """Take which release a device says it runs, and its tree: if it does not say that, the one that is known."""
     device.system, version = plain(system)[:128], plain(version)[:128]
-    tallies.move(session, device.tenant_id, tallies.RELEASES, device.release, version)
-    device.release = version
-    start = deployment.rpartition("-")[2]
     known = session.scalars(
         select(Release.tree).where(Release.tenant_id == device.tenant_id, Release.version == version)
     ).all()
-    trees = [tree for tree in known if not start or tree.startswith(start)]
-    device.tree = trees[0] if len(trees) == 1 else ""
+    if _TREE.fullmatch(tree):
+        device.tree = tree
+    elif version != device.release or not device.tree:
+        device.tree = known[0] if len(known) == 1 else ""
+    tallies.move(session, device.tenant_id, tallies.RELEASES, device.release, version)
+    device.release = version
 
 
 def plain(text: str) -> str:

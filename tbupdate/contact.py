@@ -14,7 +14,7 @@ from typing import Any
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.output import replacing
 from tbdiff.signature import KeyRing
-from tbupdate import inventory, orders, standing
+from tbupdate import health, inventory, orders, standing
 from tbupdate.agent import AGAIN
 from tbupdate.config import Config
 from tbupdate.ddi import Client
@@ -38,11 +38,11 @@ class WithdrawnError(NothingToDo):
 
 @dataclass(frozen=True)
 class Seen:
-    """The device as it was found: `failed` is what the history says of the last failure, `health` what checks said."""
+    """The device as it was found: `failed` is what the history says of the last failure, `checks` what they said."""
 
     system: System
     failed: Mapping[str, Any] | None = None
-    health: Sequence[str] = ()
+    checks: Sequence[health.Result] = ()
 
 
 class Contact:
@@ -188,7 +188,11 @@ class Contact:
         if verdict.finished == "none":
             self.tell(work.action, "proceeding", list(verdict.lines))
             return
-        self._close(work.action, verdict.finished, [*verdict.lines, *orders.tells(seen.system, seen.health)])
+        self._close(
+            work.action,
+            verdict.finished,
+            [*verdict.lines, *orders.tells(seen.system, [one.line for one in seen.checks])],
+        )
 
     def _close(self, action: str, finished: Finished, lines: Sequence[str]) -> None:
         self._report(report(action, "closed", finished, list(lines), self._clock()))
@@ -290,7 +294,9 @@ class Contact:
         """Say what this device is and runs, where that is wanted, or new."""
         if self._looking:
             return
-        said, faults = inventory.gather(inventory.facts(seen.system, self._rules, self._keys))
+        said, faults = inventory.gather(
+            inventory.facts(seen.system, self._rules, self._keys, health.verdict(seen.checks))
+        )
         for fault in faults:
             log.warning("%s", fault)
         found = inventory.digest(said)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 
 import pydantic
@@ -79,6 +79,14 @@ def why_unhealthy(results: Iterable[Result]) -> str | None:
     names = ", ".join(one.name for one in failed)
     said = failed[0].said.splitlines()[-1:] or ["it said nothing"]
     return f"the required check {names} failed: {said[0]}"
+
+
+def verdict(results: Collection[Result]) -> str:
+    """All of them in a word: `good`, `degraded` (only wanted ones failed), `failed`; empty if there are none."""
+    failed = {one.required for one in results if not one.passed}
+    if failed:
+        return "failed" if True in failed else "degraded"
+    return "good" if results else ""
 
 
 class Summary(pydantic.BaseModel):

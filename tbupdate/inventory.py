@@ -22,14 +22,16 @@ _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{KEY_MAX - 1}}}")
 _STEP = 256 << 20
 
 
-def facts(system: System, rules: Config, keys: KeyRing) -> dict[str, str]:
-    """The fixed set."""
+def facts(system: System, rules: Config, keys: KeyRing, health: str = "") -> dict[str, str]:
+    """The fixed set; `health` is what the checks of this boot said, in a word."""
     runs = system.booted if system.booted_id is not None else system.default
     known = runs.record if runs is not None else None
     said = {
         "deployment": runs.id if runs is not None else "",
         "name": known.name if known else "",
         "release": (known.release or "") if known else "",
+        "tree": (known.tree or "") if known else "",
+        "health": health,
         "device_type": rules.device_type or "",
         "kernel": platform.release() if system.booted_id is not None else "",
         "arch": platform.machine(),

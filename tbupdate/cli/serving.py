@@ -199,7 +199,7 @@ def enrol(account: identity.Account, server: Server, state: str, reach: Reach) -
 def _seen(site: Site, system: System) -> Seen:
     events = history.read(os.path.join(site.top, STATE, HISTORY))
     checks = health.kept() if system.booted_id is not None else []
-    return Seen(system, history.last_failure(events, system.marks.bad), [one.line for one in checks])
+    return Seen(system, history.last_failure(events, system.marks.bad), checks)
 
 
 def _encoders(order: Order) -> frozenset[str]:

@@ -94,6 +94,26 @@ def test_success_counts_from_what_the_device_says_it_runs(server: Live) -> None:
     assert state_of(server, "box") == "idle"
 
 
+def test_what_a_device_says_of_its_tree_and_its_health_is_kept(server: Live) -> None:
+    box = Box(server)
+
+    def known() -> tuple[str, str]:
+        with server.server.database.reading() as session:
+            row = session.scalars(select(Device).where(Device.controller == "box")).one()
+            return row.tree, row.health
+
+    tree = "1f" * 32
+    for said, found in (
+        ({"release": "1.0", "tree": tree, "health": "degraded"}, (tree, "degraded")),
+        ({"release": "1.0", "tree": "odd", "health": "x" * 100}, (tree, "x" * 16)),
+        ({"release": "1.1"}, ("", "")),
+    ):
+        assert box.ask("PUT", "/configData", json={"mode": "replace", "data": said}).status_code == 200
+        # It says so in two ways, of which one knows no trees.
+        box.ask("PUT", "/installedBase", json={"name": "demo", "version": said["release"]})
+        assert known() == found
+
+
 def test_a_device_that_failed_shows_it_and_is_counted(server: Live) -> None:
     box = Box(server)
     action = server.add_action("box", {"x": b"x"})

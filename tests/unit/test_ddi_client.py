@@ -18,7 +18,7 @@ import pytest
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.line import Line
 from tbdiff.signature import KeyRing
-from tbupdate import dropins, exchange, identity, inventory, orders, spool, standing
+from tbupdate import dropins, exchange, health, identity, inventory, orders, spool, standing
 from tbupdate.config import Config, Server
 from tbupdate.contact import Contact, Seen, Watch, WithdrawnError
 from tbupdate.ddi import Client
@@ -478,6 +478,18 @@ def test_what_is_being_done_is_stopped_when_the_server_says_so(server: Double, c
     other = Watch(client, "99", lambda: clock[0])
     clock[0] = 200
     other()
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [("", None), ("rw", "good"), ("rwW", "degraded"), ("rRW", "failed")],
+)
+def test_it_is_told_how_healthy_a_device_is(
+    server: Double, client: Client, tmp_path: Path, checks: str, said: str | None
+) -> None:
+    results = [health.Result(one, one in "rR", one.islower(), 1, "why") for one in checks]
+    contact_of(client, tmp_path, [0.0]).meet(Seen(System(default_id=5), checks=results))
+    assert server.attributes(NAME).get("health") == said
 
 
 def program(place: Path, name: str, text: str) -> Path:

@@ -1,5 +1,6 @@
 """A DDI client that we did not write, rauc-hawkbit, goes through whole cycles with the double: so the double is right.
 
+And with our server.
 What it would install by way of D-Bus is installed by a stand-in.
 """
 
@@ -16,7 +17,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.ddi_server import TENANT, Double, double
+from tests.ddi_server import TENANT, DDIServer
+from tests.unit.test_ddi_contract import SERVERS
 
 IMAGE = bytes(range(256)) * 999
 LIMIT = 60
@@ -67,13 +69,14 @@ def bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Bus:
     return made
 
 
-@pytest.fixture
-def server() -> Iterator[Double]:
-    with double() as made:
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[DDIServer]:
+    with SERVERS[request.param]() as made:
+        made.add_device("dev-1")
         yield made
 
 
-def run(server: Double, place: Path, polls: int) -> None:
+def run(server: DDIServer, place: Path, polls: int) -> None:
     """Let the client poll so often, until nothing it was told is left to be done."""
     with warnings.catch_warnings():
         # Its regular expressions are not written as Python wants them today.
@@ -102,7 +105,7 @@ def run(server: Double, place: Path, polls: int) -> None:
     asyncio.run(life())
 
 
-def test_it_installs_what_it_is_given(server: Double, bus: Bus, tmp_path: Path) -> None:
+def test_it_installs_what_it_is_given(server: DDIServer, bus: Bus, tmp_path: Path) -> None:
     action = server.add_action("dev-1", {"bundle.raucb": IMAGE})
     run(server, tmp_path / "bundle", 2)
     assert bus.installed == [IMAGE]
@@ -112,13 +115,13 @@ def test_it_installs_what_it_is_given(server: Double, bus: Bus, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("bus", [1], indirect=True)
-def test_it_tells_of_a_failure(server: Double, bus: Bus, tmp_path: Path) -> None:
+def test_it_tells_of_a_failure(server: DDIServer, bus: Bus, tmp_path: Path) -> None:
     action = server.add_action("dev-1", {"bundle.raucb": IMAGE})
     run(server, tmp_path / "bundle", 1)
     assert (len(bus.installed), server.state(action)) == (1, "error")
 
 
-def test_it_is_given_one_release_after_the_other(server: Double, bus: Bus, tmp_path: Path) -> None:
+def test_it_is_given_one_release_after_the_other(server: DDIServer, bus: Bus, tmp_path: Path) -> None:
     first = server.add_action("dev-1", {"bundle.raucb": IMAGE})
     run(server, tmp_path / "bundle", 2)
     second = server.add_action("dev-1", {"bundle.raucb": IMAGE[::-1]})
@@ -127,7 +130,7 @@ def test_it_is_given_one_release_after_the_other(server: Double, bus: Bus, tmp_p
     assert bus.installed == [IMAGE, IMAGE[::-1]]
 
 
-def test_it_does_not_let_itself_be_stopped(server: Double, bus: Bus, tmp_path: Path) -> None:
+def test_it_does_not_let_itself_be_stopped(server: DDIServer, bus: Bus, tmp_path: Path) -> None:
     action = server.add_action("dev-1", {"bundle.raucb": IMAGE})
     server.cancel(action)
     run(server, tmp_path / "bundle", 2)
@@ -135,7 +138,9 @@ def test_it_does_not_let_itself_be_stopped(server: Double, bus: Bus, tmp_path: P
     assert server.told(action)[0] == "Cancelling not supported"
 
 
-def test_without_software_it_says_so(server: Double, bus: Bus, tmp_path: Path) -> None:
+# Ours offers nothing of which nothing can come.
+@pytest.mark.parametrize("server", ["double"], indirect=True)
+def test_without_software_it_says_so(server: DDIServer, bus: Bus, tmp_path: Path) -> None:
     action = server.add_action("dev-1", {})
     run(server, tmp_path / "bundle", 1)
     assert (bus.installed, server.state(action)) == ([], "error")
