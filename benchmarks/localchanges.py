@@ -1,4 +1,4 @@
-"""`python -m benchmarks.localchanges`: what it costs to find 100 changed files among 100,000, and to read them all."""
+"""`python -m benchmarks.localchanges`: what it costs to find, ship and read 100 changed files among 100,000."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 from benchmarks.metered import run
 
 FILES, CHANGED = 100_000, 100
-PROGRAM = f"{shlex.quote(sys.executable)} -m tbupdate"
+PYTHON = shlex.quote(sys.executable)
+PROGRAM = f"{PYTHON} -m tbupdate"
 
 
 @contextmanager
@@ -43,14 +44,22 @@ def _fill(top: Path) -> None:
 def main() -> None:
     """Measure both ways, one after the other."""
     with device() as top:
+        out = shlex.quote(f"{top}/image")
+        kept = f"$(ls -d {top}/snapshots/*-?????? | tail -n 1)"
         # `verify` fails where it finds something, which is what it is asked for.
-        for name, arguments in (("changes", "changes"), ("reading all (verify root)", "verify root")):
-            found = f"{PROGRAM} {arguments} --top {top} || test $? = 1"
-            run(found)
-            cost = run(found)
-            print(f"{name:26} {cost.cpu:6.2f} CPU s  {cost.memory >> 20:4} MiB", flush=True)
-        cost = run(f"{PROGRAM} status --top {top}")
-        print(f"{'of it, to start (status)':26} {cost.cpu:6.2f} CPU s  {cost.memory >> 20:4} MiB")
+        _measure("changes", f"{PROGRAM} changes --top {top}", again=True)
+        _measure("reading all (verify root)", f"{PROGRAM} verify root --top {top} || test $? = 1", again=True)
+        _measure("of it, to start (status)", f"{PROGRAM} status --top {top}")
+        _measure("snapshot", f"{PROGRAM} snapshot --name zz --top {top}")
+        _measure("export", f"{PROGRAM} export --top {top} -o {out}")
+        _measure("reading all (tbdiff create)", f"{PYTHON} -m tbdiff create {top}/snapshots/current {kept} -o {out}")
+
+
+def _measure(name: str, command: str, *, again: bool = False) -> None:
+    if again:
+        run(command)
+    cost = run(command)
+    print(f"{name:28} {cost.cpu:6.2f} CPU s  {cost.wall:6.2f} s  {cost.memory >> 20:4} MiB", flush=True)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,8 @@ def check_name(name: bytes) -> bytes:
 def check_path(path: bytes) -> bytes:
     """Return `path` if it is a non-empty relative path of legal names; raise Rejected otherwise."""
     if len(path) >= PATH_MAX:
-        raise Rejected(f"the image names a path of {len(path)} bytes; {PATH_MAX - 1} is the limit")
+        head = printable(path[:100])
+        raise Rejected(f"a path of {len(path)} bytes is too long; {PATH_MAX - 1} is the limit; it begins with {head!r}")
     for name in path.split(b"/"):
         check_name(name)
     return path

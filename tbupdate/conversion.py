@@ -54,7 +54,7 @@ def find_source(system: System, named: str | None, top_has_root: bool) -> Source
     places = {place.path: place.id for place in system.elsewhere} | held
     if named is not None:
         path = named.strip("/")
-        if path in ("", "5", "."):
+        if path in ("", "5", ".") and named:
             return Source("", moving.nested(system, ""))
         if path not in places:
             raise Rejected(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tbdiff.entry import printable
 from tbdiff.errors import Stop
 from tbdiff.index import MOMENT
-from tbupdate import booting, layout, places, record, saved, space, subvolumes, trust, trusted
+from tbupdate import booting, dropins, health, layout, places, record, saved, space, subvolumes, trust, trusted
 from tbupdate.boot import finder
 from tbupdate.boot.chooser import Chooser
 from tbupdate.boot.place import read_file
@@ -49,6 +49,7 @@ def examine(system: System, site: Site, boot: str | None, config: Config) -> lis
     found += [*_facilities(system, top, config), *_writers(system, top)]
     found += _booting(system, site.chooser, boot)
     found += _volatile(system, site, config)
+    found += _checks() if system.booted_id is not None else ()
     return sorted(found, key=lambda one: one.notice)
 
 
@@ -288,6 +289,16 @@ def _volatile(system: System, site: Site, config: Config) -> Iterator[Finding]:
                 f"{layout.SNAPSHOTS}/{one.name}, a copy of saved local changes, is damaged: it is passed over",
                 "Save them again: tb-update changes save",
             )
+
+
+def _checks() -> Iterator[Finding]:
+    for path in dropins.passed_over(health.REQUIRED):
+        yield Finding(
+            "checks",
+            f"{printable(os.fsencode(path))} is no program that can be run, so it checks nothing",
+            "Run: chmod 755 on it; or take it away.",
+            notice=True,
+        )
 
 
 def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Iterator[Finding]:

@@ -38,6 +38,12 @@ def find(kind: str, places: Iterable[str] = PLACES) -> list[tuple[str, str]]:
     return [(name, path) for name, path in sorted(named.items()) if _is_program(path)]
 
 
+def passed_over(kind: str, places: Iterable[str] = PLACES) -> list[str]:
+    """What lies in these directories and is no program, so that it is not run; not what is masked on purpose."""
+    found = [os.path.join(place, kind, name) for place in places for name in sorted(_names(os.path.join(place, kind)))]
+    return [path for path in found if not _is_program(path) and os.path.realpath(path) != os.devnull]
+
+
 def run(path: str, limit: float, most: int) -> Ended:
     """Run a program for at most `limit` seconds; the last `most` bytes of what it prints are kept.
 
@@ -65,22 +71,28 @@ def run(path: str, limit: float, most: int) -> Ended:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return Ended(said, f"it did not end within {limit:g} seconds")
-    return Ended(said, f"exit code {process.returncode}" if process.returncode else "")
+    code = process.returncode
+    return Ended(said, f"it was ended by signal {-code}" if code < 0 else f"exit code {code}" if code else "")
 
 
 def _listen(process: subprocess.Popen[bytes], until: float, most: int) -> tuple[bytes, bool]:
-    """The end of what a program prints, and whether it ended in time."""
+    """The end of what a program prints, and whether it ended in time; a daemon that it started may go on to."""
     said = b""
     if process.stdout is None:
         raise AssertionError("it has no output")
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
+    output, ended = process.stdout.fileno(), os.pidfd_open(process.pid)
+    with selectors.DefaultSelector() as selector, open(ended, "rb"):
+        selector.register(output, selectors.EVENT_READ)
+        selector.register(ended, selectors.EVENT_READ)
         while (left := until - time.monotonic()) > 0:
-            if selector.select(left):
-                data = os.read(process.stdout.fileno(), 1 << 16)
+            ready = {key.fd for key, _ in selector.select(left)}
+            if output in ready:
+                data = os.read(output, 1 << 16)
                 if not data:
                     break
                 said = (said + data)[-most:]
+            elif ended in ready:
+                break
     try:
         process.wait(max(until - time.monotonic(), 0))
     except subprocess.TimeoutExpired:

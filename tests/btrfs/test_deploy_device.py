@@ -137,6 +137,9 @@ def test_init_from_an_at_subvolume_with_subvolumes_within(btrfs: Path) -> None:
     system = survey(str(btrfs))
     source = conversion.find_source(system, None, False)
     assert source == conversion.Source("@", ("srv",))
+    with pytest.raises(Rejected, match="'' is no subvolume"):
+        # What a script says whose variable is empty.
+        conversion.find_source(system, "", False)
     plan = conversion.plan_init(system, source, Record(id=device.fresh_id(), created=device.NOW), device.NOW)
     run(btrfs, plan)
     check_settled(btrfs)

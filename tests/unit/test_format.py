@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tbdiff import encoders, labels, wire
 from tbdiff.compare import compare
-from tbdiff.entry import EMPTY, LISTING_MAGIC, Entry, Kind, Listing, in_order, serialise
+from tbdiff.entry import EMPTY, LISTING_MAGIC, Entry, Kind, Listing, check_path, in_order, serialise
 from tbdiff.errors import Rejected
 from tbdiff.head import DETACHED_MAGIC, MAGIC, Head, read_head
 from tbdiff.image import open_image
@@ -398,6 +398,12 @@ def value(text: str) -> int:
     for mark, base, power in re.findall(r"([\u2212+]?) ?(\d+)(?:\^(\d+))?", text):
         total += (-1 if mark == MINUS else 1) * int(base) ** int(power or 1)
     return total
+
+
+def test_a_path_that_is_too_long_is_named_whoever_has_it() -> None:
+    # Not images alone have paths: such a file may be somebody's in /etc.
+    with pytest.raises(Rejected, match="a path of 5009 bytes is too long; 4095 is the limit; it begins with 'etc/deep"):
+        check_path(b"etc/deep/" + b"d/" * 2500)
 
 
 def test_numbers() -> None:

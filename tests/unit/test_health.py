@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tbdiff.errors import Busy
-from tbupdate import health, lock
+from tbupdate import dropins, health, lock
 from tbupdate.health import Check, Result
 
 
@@ -71,6 +72,26 @@ def test_a_check_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) ->
     assert not result.passed
     assert result.said == "begun\n\nit did not end within 0.5 seconds"
     assert subprocess.run(["pgrep", "-f", f"sleep {mark}"], capture_output=True).returncode == 1
+
+
+def test_a_daemon_that_a_check_has_started_holds_nothing_up(tmp_path: Path) -> None:
+    check = program(tmp_path / "required.d/check", "sleep 100 & echo $!; exit 0")
+    result = run(check, limit=1000)
+    os.kill(int(result.said), signal.SIGKILL)
+    assert result.passed
+    assert run(program(tmp_path / "required.d/killed", "kill -9 $$")).said == "it was ended by signal 9"
+
+
+def test_what_can_check_nothing_is_named(tmp_path: Path) -> None:
+    directory = tmp_path / "required.d"
+    program(directory / "10-good")
+    program(directory / "20-forgotten").chmod(0o644)
+    (directory / "30-gone").symlink_to("/nowhere")
+    (directory / "40-masked").symlink_to("/dev/null")
+    assert dropins.passed_over("required.d", [str(tmp_path)]) == [
+        str(directory / "20-forgotten"),
+        str(directory / "30-gone"),
+    ]
 
 
 def test_only_required_checks_make_it_unhealthy() -> None:
