@@ -39,6 +39,8 @@ class Program:
 
     def main(self, run: Callable[[list[str]], int]) -> int:
         """Run the command that the process was started with; the exit code."""
+        # What else is installed has no part in how messages are read; and looking for it takes time at each start.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         with _streams() as output:
             code = run(sys.argv[1:])
         if output.error is None or isinstance(output.error, BrokenPipeError):

@@ -68,7 +68,7 @@ class _Stack:
     def __init__(self, base: Listing, layer: Layer) -> None:
         self.inodes: list[Entry] = []
         self.numbers: dict[bytes, int] = {}
-        self.added: set[bytes] = set()
+        self.linked: set[bytes] = set()
         gone: set[bytes] = set()
         linked = {entry.link: 0 for entry in base.entries if entry.kind is Kind.HARDLINK}
         for entry in base.entries:
@@ -84,14 +84,19 @@ class _Stack:
                 linked[path] = number
             if path not in gone:
                 self.numbers[path] = number
+        self.first = len(self.inodes)
+
+    def added(self, path: bytes) -> bool:
+        """Whether the layer brings what is at that path now."""
+        return path in self.linked or self.numbers.get(path, -1) >= self.first
 
     def put(self, entry: Entry) -> None:
         """Lay one entry over what is there."""
         old = self._at(entry.path)
-        if entry.path in self.added and not (old and old.kind is entry.kind is Kind.DIRECTORY):
+        if self.added(entry.path) and not (old and old.kind is entry.kind is Kind.DIRECTORY):
             raise Rejected(f"the tarball holds {printable(entry.path)!r} twice")
-        self.added.add(entry.path)
         if entry.kind is Kind.HARDLINK:
+            self.linked.add(entry.path)
             self.numbers[entry.path] = self._linked(entry)
             return
         if old and old.digest and old.digest == entry.digest and entry.extents is None:
@@ -133,7 +138,7 @@ class _Stack:
             number = self.numbers[path]
             above = entries.get(path.rpartition(b"/")[0]) if path else PLAIN_ROOT
             if above is None or above.kind is not Kind.DIRECTORY:
-                if path in self.added:
+                if self.added(path):
                     raise Rejected(_homeless(path, above))
                 continue  # of the base, and its directory is none any more
             inode = self.inodes[number]

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from tbdiff.connection import FAULT, HEAD_TIME, TIMEOUT, Encrypted, Patience, Plain
 from tbdiff.errors import Failed
 from tbdiff.line import PORTS
+from tbupdate.errand import CERTIFICATES, PROXY, READY
 
-# What it is told beside a request; that goes no further, nor does what it says beside an answer (FAULT).
-PROXY, CERTIFICATES = "Tb-Proxy", "Tb-Certificates"
 # Certificates of its own are the most that a request holds.
 HEAD_MAX = 1 << 18
 BODY_MAX = 1 << 20
@@ -37,7 +36,6 @@ PROCESSES = 16
 IDLE = 30.0
 # As systemd hands it over.
 LISTENING = 3
-READY = b"ready"
 TUNNEL = "CONNECT"
 METHODS = ("GET", "POST", "PUT", "DELETE", TUNNEL)
 _HOPS = ("Host", "Connection", "Proxy-Connection", "Proxy-Authorization", "Keep-Alive", "Te", "Trailer", "Upgrade")

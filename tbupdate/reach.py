@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from tbdiff.line import Bucket, Identity, Line, origin
 from tbdiff.source import is_url
 from tbupdate import syscalls
 from tbupdate.config import Fetch, Source
-from tbupdate.fetcher import CERTIFICATES, PROXY, READY
+from tbupdate.errand import CERTIFICATES, PROXY, READY
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +177,9 @@ def _connected(path: str) -> socket.socket:
 
 @functools.lru_cache(maxsize=1)
 def _proxies() -> dict[str, str]:
-    return urllib.request.getproxies()
+    from urllib.request import getproxies  # noqa: PLC0415 - what it loads is of use only to who goes to the network
+
+    return getproxies()
 
 
 def _proxy(url: str, configured: str) -> str:
@@ -187,7 +188,9 @@ def _proxy(url: str, configured: str) -> str:
         return "" if configured == NO_PROXY else configured
     parts = urllib.parse.urlsplit(url)
     found = _proxies().get(parts.scheme, "")
-    if not found or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+    from urllib.request import proxy_bypass  # noqa: PLC0415 - as above
+
+    if not found or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return ""
     return found if "://" in found else f"http://{found}"
 

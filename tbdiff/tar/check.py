@@ -21,6 +21,8 @@ SPARSE_PARTS_MAX = 1 << 18
 PADDING_MAX = 1 << 22
 MTIME_SECONDS_MAX = 2**62
 MODE_FIELD_MAX = 0o177777
+# One number in memory for each mode, however many entries have it.
+MODES = tuple(range(MODE_MASK + 1))
 
 ZEROS = bytes(BLOCK)
 KINDS = {
@@ -183,7 +185,7 @@ def _entry(header: Header, pax: Pax, long: dict[bytes, bytes]) -> tuple[bytes, E
     entry = Entry(
         path=clean(raw, directory=kind is Kind.DIRECTORY),
         kind=kind,
-        mode=0 if kind is Kind.SYMLINK else within(header.mode, MODE_FIELD_MAX, f"the mode of {shown}") & MODE_MASK,
+        mode=0 if kind is Kind.SYMLINK else _mode(header.mode, shown),
         uid=_owner(pax, b"uid", header.uid, shown),
         gid=_owner(pax, b"gid", header.gid, shown),
         mtime=_mtime(pax, header, shown),
@@ -218,6 +220,10 @@ def _link(kind: Kind, header: Header, pax: Pax, long: dict[bytes, bytes], shown:
     if not 0 < len(link) <= LINK_MAX:
         raise Rejected(f"the tarball has a symbolic link {shown} with a target of {len(link)} bytes")
     return link
+
+
+def _mode(stated: int, shown: str) -> int:
+    return MODES[within(stated, MODE_FIELD_MAX, f"the mode of {shown}") & MODE_MASK]
 
 
 def _owner(pax: Pax, key: bytes, stated: int, shown: str) -> int:
