@@ -8,7 +8,7 @@ from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbupdate import booting, config, health, journal, planning
 from tbupdate.cli.conduct import carry_out, changing, now, restart, retain
 from tbupdate.cli.options import Settings, everywhere, settings
-from tbupdate.cli.sites import working
+from tbupdate.cli.sites import sound, working
 from tbupdate.cli.terminal import print_json, print_lines, warn
 from tbupdate.perform import perform
 from tbupdate.site import Site
@@ -24,13 +24,16 @@ from tbupdate.site import Site
 def assess(then: str | None) -> None:
     """Run the checks in required.d and wanted.d, and say how they end; the options are for the units of the system."""
     said = settings()
-    rules = config.load(said.config)
+    # One that cannot be read must not hold back who leaves what is on trial; with it, nothing could be updated.
+    rules = sound(said) if then in ("failed", "ends", "decide") else config.load(said.config)
+    unread = None if rules is not None else "the configuration cannot be read"
+    rules = rules or config.Config()
     with working(said, rules) as site:
         if said.top is not None:
             raise Rejected("checks are for the running system, and this is another one; nothing was changed")
         if then in (None, "decide", "watch"):
             results = _check(site, rules.health)
-            why = health.why_unhealthy(results)
+            why = unread or health.why_unhealthy(results)
             if then is None or (then == "watch" and why is None):
                 _end(results, why, as_json=said.json)
                 return
@@ -54,7 +57,7 @@ def assess(then: str | None) -> None:
                 for warning in retain(site, rules):
                     warn(warning)
                 return
-            reason = health.why_unhealthy(health.kept()) or "the boot was not completed"
+            reason = unread or health.why_unhealthy(health.kept()) or "the boot was not completed"
             plan = planning.plan_rollback(system, None, now(), reason, journal.of_this_boot())
             carry_out("rollback", plan, site, said)
     restart(True)

@@ -41,7 +41,7 @@ from tbupdate.cli.conduct import (
     retain,
 )
 from tbupdate.cli.options import Settings, everywhere, settings
-from tbupdate.cli.sites import working
+from tbupdate.cli.sites import sound, working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
 from tbupdate.perform import perform
 from tbupdate.record import Record
@@ -94,8 +94,9 @@ def rollback(deployment: str | None, *, reboot: bool, bad: bool, reason: str, un
 def reset(deployment: str | None, *, user_data: tuple[str, ...], reboot: bool, dry_run: bool) -> None:
     """Go back to the first deployment that is kept, or to ID, as it was deployed: without any local changes."""
     said = settings()
-    rules = config.load(said.config)
-    with working(said, rules) as site, looking(site) if dry_run else changing(site) as system:
+    # What brings a spoilt /etc back must not be stopped by it; but without rules, no old deployment is removed.
+    rules = sound(said)
+    with working(said, rules or config.Config()) as site, looking(site) if dry_run else changing(site) as system:
         refuse_reboot_elsewhere(system, reboot)
         there = resetting.find_target(system, deployment)
         data, keep_mounts = _data_to_empty(site, system, there, user_data)

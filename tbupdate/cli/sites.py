@@ -40,9 +40,14 @@ def require_chooser(site: Site, rules: Config, *, running: bool) -> None:
 
 def readable(said: Settings) -> Config:
     """The configuration, or the defaults where it cannot be read, for whoever looks, or goes back."""
+    return sound(said) or Config()
+
+
+def sound(said: Settings) -> Config | None:
+    """The same, but None where it cannot be read: what would follow from the defaults may not be what is wanted."""
     try:
         return config.load(said.config)
     except Failed as failure:
         # They must not be stopped by a typo.
         warn(f"{failure}; going on without it")
-        return Config()
+        return None

@@ -407,3 +407,10 @@ def test_an_epoch_is_never_forgotten(dev: Device) -> None:
 def test_checks_are_for_the_running_system(dev: Device) -> None:
     for option in ([], ["--passed"], ["--failed"], ["--decide"], ["--ends"]):
         dev("health", *option, code=3)
+    # Nobody is held up in the middle of a boot, or from going back, by a typo.
+    (dev.work / "config.toml").write_text('keep = "many"\n')
+    for said, code in (("--failed", 3), ("--decide", 3), ("--ends", 3), ("--passed", 1), ("--watch", 1)):
+        dev("health", said, code=code)
+    (dev.top / "snapshots/root/etc/system").write_text("spoilt")
+    dev("reset", "--yes")
+    assert (dev.top / "snapshots/root/etc/system").read_text() != "spoilt"
