@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _NOT_OUTSIDE = ("/boot", "/efi", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 - a name in a table
 _NO_FILE_SYSTEM = ("swap", "proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "efivarfs", "debugfs", "none")
+_OCTAL = re.compile(rb"\\(?!000)([0-3][0-7]{2})")
 _OPTION = re.compile(r"subvol(?:id)?=")
 
 
@@ -88,11 +89,17 @@ def lines(text: str) -> list[Line]:
     """The lines of a table; later ones mount over earlier ones."""
     found = []
     for line in text.splitlines():
-        fields = line.partition("#")[0].split()
-        if len(fields) > 2:
+        fields = [_spoken(field) for field in line.split()]
+        if len(fields) > 2 and not fields[0].startswith("#"):
             options = tuple((fields[3] if len(fields) > 3 else "defaults").split(","))
             found.append(Line(fields[0], os.path.normpath(fields[1]), fields[2], options))
     return found
+
+
+def _spoken(field: str) -> str:
+    """A field as it is meant: a space, a tab, a line feed or a backslash in it is written as an octal number."""
+    raw = field.encode("utf-8", "surrogateescape")
+    return _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), raw).decode("utf-8", "surrogateescape")
 
 
 def outside(table: Iterable[Line]) -> list[Line]:

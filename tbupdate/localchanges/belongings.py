@@ -34,11 +34,21 @@ def refuse_ruin(image: Descent, new: Descent) -> None:
 
     Nobody means that; but a directory that was emptied by accident is a change like others.
     """
-    if content(image, PASSWD) and not content(new, PASSWD):
+    if _has(image, PASSWD) and not _has(new, PASSWD):
         raise Rejected(
             f"local changes would leave the new system without /{PASSWD.decode()}; nothing was changed",
             "Bring back what is gone (as it was deployed, it is in snapshots/current), or: tb-update reset",
         )
+
+
+def _has(tree: Descent, path: bytes) -> bool:
+    """Whether there is anything at a path, be it a link to where somebody keeps it."""
+    try:
+        directory, name = tree.parent(path)
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except (Failed, OSError):
+        return False
+    return True
 
 
 def refuse_loss(installed: Descent, new: Descent, policy: Policy) -> None:

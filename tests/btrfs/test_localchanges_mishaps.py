@@ -146,9 +146,14 @@ def test_an_etc_that_was_lost_is_brought_to_no_new_system(dev: Device, instead: 
     error = dev.json("deploy", image, code=3)["error"]
     assert error["message"].startswith("local changes would leave the new system without /etc/passwd; nothing")
     assert device.names(dev.top) == before
-    dev("reset", "--yes")
+    dev("reset", "1.0", "--yes")
     dev("deploy", image)
     assert (etc / "passwd").exists()
+    dev("rollback")
+    (etc / "passwd").unlink()
+    (etc / "passwd").symlink_to("/data/passwd")
+    dev("deploy", image, "--again")
+    assert (etc / "passwd").is_symlink()
 
 
 def test_a_command_in_a_new_root_loses_no_local_change(btrfs: Path) -> None:

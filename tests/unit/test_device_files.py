@@ -60,6 +60,14 @@ def test_config_names_what_is_wrong(tmp_path: Path, text: str, named: str) -> No
         config.load(path)
 
 
+def test_a_table_of_mounts_is_read_as_mount_reads_it() -> None:
+    table = "# LABEL=a /b ext4\n  #x /c ext4\n"
+    table += "LABEL=a#1 /my\\040data\\134 btrfs subvol=@d#\\303\\274 0 0 # mine\nx /n\\000 ext4\n"
+    first, second = fstab.lines(table)
+    assert first == fstab.Line("LABEL=a#1", "/my data\\", "btrfs", ("subvol=@d#ü",))
+    assert second.point == "/n\\000", "no name has a zero byte in it"
+
+
 def test_a_config_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="no configuration"):
         config.load(tmp_path / "none")
