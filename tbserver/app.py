@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tbdiff
 from tbdiff.errors import Failed, Rejected, Stop
-from tbserver import api, ddi, pages
+from tbserver import api, ddi, pages, vitals
 from tbserver.database import first_line, is_passing
 from tbserver.limits import Limits
 from tbserver.pages import sheet
@@ -51,9 +51,11 @@ def create_app(server: Server) -> FastAPI:
     app.include_router(api.router())
     app.include_router(ddi.router)
     app.include_router(pages.router())
+    app.include_router(vitals.router)
     app.add_exception_handler(ddi.Unanswered, ddi.unanswered)
     app.add_middleware(Limits)
     app.add_middleware(Dress)
+    app.add_middleware(vitals.Served)
     app.add_exception_handler(Stop, _refused)
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _plain)

@@ -13,6 +13,7 @@ import click
 
 import tbdiff
 from tbdiff.errors import Stop
+from tbserver.commands import COMMANDS
 
 EPILOG = """\b
 Exit codes:
@@ -119,6 +120,10 @@ def migrate(to: str, **said: Any) -> None:
     records = database.Database(settings.database_url)
     database.migrate(records, to)
     click.echo(f"The schema is {database.revision(records) or 'gone'}.")
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

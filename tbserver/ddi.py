@@ -48,7 +48,8 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 _CONTROLLER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(protocol.ControllerId)
 
-router = APIRouter(prefix="/{tenant}/controller/v1/{controller}", include_in_schema=False)
+PLACE = "/controller/v1/"
+router = APIRouter(prefix="/{tenant}" + PLACE + "{controller}", include_in_schema=False)
 
 
 class Unanswered(Exception):

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
+from tbserver.refusals import NotValid
 from tbserver.windows import Window, opens
 
 PHASES_MAX = 50
@@ -63,6 +65,21 @@ class Plan(pydantic.BaseModel):
     confirm: bool = False
     handling: Literal["attempt", "forced"] = "attempt"
     proof: Literal["told", "closed"] = "told"
+
+
+_PHASE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%|(\d{1,9})|(rest)")
+
+
+def read_phases(text: str) -> list[dict[str, Any]]:
+    """Phases as people write them: numbers of devices, percentages, the rest."""
+    found: list[dict[str, Any]] = []
+    for part in text.split(","):
+        one = _PHASE.fullmatch(part.strip().lower())
+        if one is None:
+            raise NotValid(f"the phase {part.strip()[:40]!r} is not understood", "Write parts such as: 10, 25 %, rest.")
+        percent, devices, _ = one.groups()
+        found.append({"percent": float(percent)} if percent else {"devices": int(devices)} if devices else {})
+    return found
 
 
 class State(enum.StrEnum):

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from tbserver.records import Tally
 
 DEVICES, RELEASES = "devices by state", "devices by release"
+OTHERS = "others"
 
 
 def stages_of(rollout_id: int, phase: int) -> str:
@@ -43,3 +44,11 @@ def read(session: Session, tenant_id: int, subject: str) -> dict[str, int]:
     """The counts of a subject by their keys."""
     query = select(Tally.key, Tally.count).where(Tally.tenant_id == tenant_id, Tally.subject == subject)
     return {key: count for key, count in session.execute(query) if count}
+
+
+def largest(counts: Mapping[str, int], shown: int) -> list[tuple[str, int]]:
+    """The largest counts, and all others together as the last one, "others"."""
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    if len(ordered) <= shown:
+        return ordered
+    return [*ordered[: shown - 1], (OTHERS, sum(count for _, count in ordered[shown - 1 :]))]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-SHOWN = 8
 # A part that is there at all is seen, however few it stands for.
 LEAST = 0.6
 
@@ -30,14 +29,6 @@ def bar(counts: Sequence[tuple[str, int]]) -> list[Part]:
         parts.append(Part(name, count, round(begin, 3), round(width * scale, 3)))
         begin += width * scale
     return parts
-
-
-def largest(counts: Mapping[str, int], shown: int = SHOWN) -> list[tuple[str, int]]:
-    """The largest counts, and all others together as the last one, "others"."""
-    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-    if len(ordered) <= shown:
-        return ordered
-    return [*ordered[: shown - 1], ("others", sum(count for _, count in ordered[shown - 1 :]))]
 
 
 def percent(part: int, whole: int) -> str:

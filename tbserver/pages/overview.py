@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from tbserver import tallies
 from tbserver.access import Here, Viewer
 from tbserver.api import audits, devices, rollouts
-from tbserver.pages import charts
 from tbserver.pages.sheet import show
 from tbserver.paging import Asked
 from tbserver.rollout import ENDED, State
 
 router = APIRouter()
 LATEST = 8
+SHOWN = 8
 
 
 @router.get("/")
@@ -27,7 +28,7 @@ def overview(server: Here, request: Request, caller: Viewer) -> Response:
         "overview.html",
         states=counted.states,
         total=sum(counted.states.values()),
-        releases=charts.largest(counted.releases),
+        releases=tallies.largest(counted.releases, SHOWN),
         rollouts=[rollouts.show_rollout(server, caller, one.id) for one in present or made.items[:1]],
         entries=audits.list_audit(server, caller, Asked(limit=LATEST)).items,
     )

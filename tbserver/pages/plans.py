@@ -10,10 +10,7 @@ import pydantic
 
 from tbserver.pages.sheet import Form
 from tbserver.refusals import NotValid
-from tbserver.rollout import Phase, Plan
-
-_PHASE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%|(\d{1,9})|(rest)")
-_EXAMPLE = "Write parts such as: 10, 25 %, rest."
+from tbserver.rollout import Phase, Plan, read_phases
 
 
 class NewRollout(Form):
@@ -54,18 +51,6 @@ class NewRollout(Form):
             minutes = _number(self.hours, "the length of the window") * 60
             said["window"] = {"days": self.days, "start": self.opens, "minutes": minutes}
         return said
-
-
-def read_phases(text: str) -> list[dict[str, Any]]:
-    """Phases as people write them: numbers of devices, percentages, the rest."""
-    found: list[dict[str, Any]] = []
-    for part in text.split(","):
-        one = _PHASE.fullmatch(part.strip().lower())
-        if one is None:
-            raise NotValid(f"the phase {part.strip()[:40]!r} is not understood", _EXAMPLE)
-        percent, devices, _ = one.groups()
-        found.append({"percent": float(percent)} if percent else {"devices": int(devices)} if devices else {})
-    return found
 
 
 def write_phase(phase: Phase) -> str:

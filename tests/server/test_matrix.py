@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from tbdiff.signature import create_key
-from tbserver import api, devices, pages
+from tbserver import api, devices, pages, vitals
 from tbserver.accounts import Role
 from tbserver.records import Release
 from tests.server.harness import Fleet
@@ -63,8 +63,10 @@ ROLES: dict[str, Role | str] = {
     "GET /releases": Role.VIEWER,
     "GET /releases/{release_id}": Role.VIEWER,
 }
-# The same for the pages.
+# The same for the pages, and for what looks after the server.
 PAGES: dict[str, Role | str] = {
+    "GET /healthz": OPEN,
+    "GET /metrics": Role.VIEWER,
     "GET /static/{name}": OPEN,
     "GET /login": OPEN,
     "POST /login": OPEN,
@@ -168,7 +170,12 @@ def routes_of(part: Any) -> list[APIRoute]:
 def test_every_route_has_a_role(small_fleet: Fleet) -> None:
     assert sorted(api_routes(small_fleet)) == sorted(ROLES)
     assert all(route.include_in_schema for part in api.PARTS for route in routes_of(part))
-    shown = {f"{method} {route.path}" for part in pages.PARTS for route in routes_of(part) for method in route.methods}
+    shown = {
+        f"{method} {route.path}"
+        for part in (*pages.PARTS, vitals)
+        for route in routes_of(part)
+        for method in route.methods
+    }
     assert shown == set(PAGES)
 
 

@@ -1,0 +1,242 @@
+"""The commands that steer a server over its API: what they ask, and how they print what it answers."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tbdiff.console import safe
+from tbdiff.errors import Rejected
+
+if TYPE_CHECKING:
+    from tbserver.client import Client
+
+ROLES = click.Choice(["viewer", "operator", "approver", "admin"])
+STEPS = click.Choice(["approve", "pause", "resume", "cancel", "retry", "rollback"])
+Answer = tuple[dict[str, Any], list[str]]
+
+
+def asks(ask: Callable[..., Answer]) -> click.Command:
+    """A command of what asks a server: that gets a client, and gives what is printed, as JSON and as lines."""
+
+    @functools.wraps(ask)
+    def run(server: str, token_file: Path | None, as_json: bool, **said: Any) -> None:
+        with _client(server, token_file) as client:
+            answer, lines = ask(client, **said)
+        click.echo(json.dumps({"format_version": 1} | answer) if as_json else "\n".join(lines))
+
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option(
+            "--token-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            envvar="TB_SERVER_TOKEN_FILE",
+            help="A file with an API token; or put the token into TB_SERVER_TOKEN.",
+        ),
+        click.option(
+            "--server",
+            metavar="URL",
+            default="http://127.0.0.1:8480",
+            show_default=True,
+            envvar="TB_SERVER_URL",
+            help="Where the server is.",
+        ),
+    ):
+        run = option(run)
+    return click.command(ask.__name__.replace("_", "-"))(run)
+
+
+def _client(server: str, token_file: Path | None) -> Client:
+    from tbserver.client import Client  # noqa: PLC0415 - `serve` needs none of it
+
+    token = token_file.read_text().strip() if token_file else os.environ.get("TB_SERVER_TOKEN", "")
+    if not token:
+        raise Rejected("there is no API token", "Make one on the page Tokens, and name its file with --token-file.")
+    return Client(server, token)
+
+
+def _table(rows: Sequence[dict[str, Any]], *columns: str) -> list[str]:
+    """Rows under the names of their columns."""
+    cells = [[column.replace("_", " ") for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells] if rows else ["none"]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return _cell(", ".join(map(str, value)))
+    return safe("-" if value in (None, "") else str(value))
+
+
+def _listed(client: Client, place: str, most: int, *columns: str, **asked: Any) -> Answer:
+    found = list(client.list(place, most, **asked))
+    return {"items": found}, _table(found, *columns)
+
+
+_limit = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
+_images = click.argument(
+    "images", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+
+
+@asks
+@_images
+def upload(client: Client, images: tuple[Path, ...]) -> Answer:
+    """Send signed images; an upload that broke off goes on where it was."""
+    made = []
+    for image in images:
+        made.append(client.upload(image, functools.partial(_progress, image)))
+    shown = [f"{safe(str(image))}: {one['digest']}, release {one['release_id']}" for image, one in zip(images, made)]  # noqa: B905
+    return {"artifacts": made}, shown
+
+
+def _progress(image: Path, done: int, whole: int) -> None:
+    if sys.stderr.isatty():
+        click.echo(f"\r{safe(image.name)}: {100 * done // whole} %", nl=done == whole, err=True)
+
+
+@asks
+@_limit
+def releases(client: Client, limit: int) -> Answer:
+    """List releases, the newest first."""
+    return _listed(client, "/releases", limit, "id", "version", "name", "device_types", "size", "created")
+
+
+@asks
+@click.option("--filter", "filter_", default="", help='Such as: device_type = kiosk and not site = "berlin *".')
+@click.option("--state", type=click.Choice(["new", "idle", "updating", "failed"]), help="Only those.")
+@_limit
+def devices(client: Client, filter_: str, state: str | None, limit: int) -> Answer:
+    """List devices."""
+    asked = {"filter": filter_, "state": state}
+    return _listed(client, "/devices", limit, "id", "controller", "state", "release", "system", "seen", **asked)
+
+
+@asks
+@click.argument("name")
+@click.option("--revoke/--allow", "revoked", default=None, help="Let it ask no more, or again.")
+def device(client: Client, name: str, revoked: bool | None) -> Answer:
+    """Show a device: what it runs, what it is to do, and why it waits."""
+    found = list(client.list("/devices", 1, filter='id = "{}"'.format(name.replace('"', "").replace("*", ""))))
+    if not found:
+        raise Rejected(f"there is no device {safe(name)}", "See: tb-server devices")
+    place = f"/devices/{found[0]['id']}"
+    if revoked is not None:
+        client.ask("PATCH", place, json={"revoked": revoked})
+    whole = client.ask("GET", place)
+    one = whole["device"]
+    lines = [
+        f"{key}: {_cell(one[key])}" for key in ("controller", "state", "release", "system", "health", "revoked", "seen")
+    ]
+    lines += [f"{safe(key)}: {_cell(value)}" for key, value in sorted(whole["attributes"].items()) if key != "release"]
+    lines += [f"{_cell(todo['rollout'])}: {todo['state']}, {_cell(todo['why'])}" for todo in whole["todo"]]
+    return whole, lines
+
+
+@asks
+@_limit
+def rollouts(client: Client, limit: int) -> Answer:
+    """List rollouts, the newest first."""
+    return _listed(client, "/rollouts", limit, "id", "name", "release", "state", "reason", "made_by", "created")
+
+
+@asks
+@click.argument("number", type=int)
+@click.argument("step", required=False, type=STEPS)
+def rollout(client: Client, number: int, step: str | None) -> Answer:
+    """Show a rollout; or approve it, pause it, let it go on, cancel it, try again, or take it back."""
+    place = f"/rollouts/{number}"
+    whole = client.ask("POST", f"{place}/{step}") if step else client.ask("GET", place)
+    return whole, _drawn(whole)
+
+
+def _drawn(whole: dict[str, Any]) -> list[str]:
+    one = whole["rollout"]
+    head = f"{one['id']} {_cell(one['name'])}: {one['state']}" + (f", {_cell(one['reason'])}" if one["reason"] else "")
+    phases = [{"phase": number} | phase for number, phase in enumerate(whole["phases"], 1)]
+    return [head, *_table(phases, "phase", "succeeded", "busy", "failed", "lost", "waiting", "total")]
+
+
+@asks
+@click.argument("release", type=int)
+@click.option("--name", help="What it is called; by default after the release.")
+@click.option("--filter", "filter_", default="", help="Which devices; by default all.")
+@click.option("--phases", default="10 %, 50 %, rest", show_default=True, help="Numbers of devices, percentages, rest.")
+@click.option("--errors", type=float, help="It stops when more percent of the devices failed.")
+@click.option("--on-errors", type=click.Choice(["stop", "rollback"]), help="Only stop, or take it back.")
+@click.option("--plan", type=click.File(), help="All else of the plan, as JSON.")
+def roll_out(client: Client, release: int, filter_: str, phases: str, **said: Any) -> Answer:
+    """Bring a release to devices."""
+    from tbserver.rollout import read_phases  # noqa: PLC0415
+
+    plan = {"phases": read_phases(phases)} | _plan(said["plan"])
+    plan |= {key: said[key] for key in ("errors", "on_errors") if said[key] is not None}
+    name = said["name"] or f"to {client.ask('GET', f'/releases/{release}')['release']['version']}"
+    order = {"name": name, "release_id": release, "filter": filter_, "plan": plan}
+    whole = client.ask("POST", "/rollouts", json=order)
+    return whole, _drawn(whole)
+
+
+def _plan(file: Any) -> dict[str, Any]:
+    try:
+        found = json.load(file) if file is not None else {}
+    except ValueError as error:
+        raise Rejected(f"{file.name} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise Rejected(f"{file.name} is no plan", 'Write one such as {"soak_seconds": 3600}.')
+    return found
+
+
+@asks
+def keys(client: Client) -> Answer:
+    """List the keys that answer for uploads."""
+    return _listed(client, "/keys", 500, "id", "name", "kind", "key_id", "created")
+
+
+@asks
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", required=True, help="Whose it is.")
+@click.option("--kind", type=click.Choice(["release", "delivery"]), default="release", show_default=True)
+def trust(client: Client, file: Path, name: str, kind: str) -> Answer:
+    """Trust a public key (PEM) from now on."""
+    made = client.ask("POST", "/keys", json={"name": name, "kind": kind, "pem": file.read_text()})
+    return made, [f"{_cell(made['name'])} answers for uploads: {made['key_id']}"]
+
+
+@asks
+@click.argument("name")
+@click.argument("role", type=ROLES)
+def add_user(client: Client, name: str, role: str) -> Answer:
+    """Make an account; its first password is printed once."""
+    made = client.ask("POST", "/users", json={"name": name, "role": role})
+    return made, [f"password of {_cell(name)}, good for one login: {made['password']}"]
+
+
+@asks
+@click.argument("kind", type=click.Choice(["gateway", "enrolment"]))
+@click.option("--name", required=True, help="What it is for.")
+@click.option("--device", "controller", help="Only for this device.")
+@click.option("--days", type=click.IntRange(1, 3650), help="Until it ends.")
+def device_token(client: Client, kind: str, name: str, controller: str | None, days: int | None) -> Answer:
+    """Make a token by which devices become known; it is printed once."""
+    order = {"kind": kind, "name": name, "controller": controller, "days": days}
+    made = client.ask("POST", "/device-tokens", json=order)
+    return made, [made["secret"]]
+
+
+@asks
+@_limit
+def audit(client: Client, limit: int) -> Answer:
+    """List what was done, the newest first."""
+    return _listed(client, "/audit", limit, "at", "who", "action", "subject")
+
+
+COMMANDS = (upload, releases, devices, device, rollouts, rollout, roll_out, keys, trust, add_user, device_token, audit)

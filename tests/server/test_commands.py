@@ -1,0 +1,126 @@
+"""`tb-server` as a client: what it asks a server over HTTP, and what it prints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tbdiff.errors import Failed, Rejected
+from tbserver import devices, tending
+from tbserver.accounts import Role
+from tbserver.cli import cli
+from tests.server.harness import Fleet, Person
+from tests.server.images import Works
+from tests.server.live import listening
+from tests.server.test_artifacts import trust
+
+
+class Shell:
+    """A person with a token, at a command line."""
+
+    def __init__(self, url: str, person: Person) -> None:
+        self.person = person
+        self._env = {"TB_SERVER_URL": url, "TB_SERVER_TOKEN": person.secret}
+
+    def __call__(self, *words: object, **env: str) -> str:
+        """What is printed; errors as they are raised."""
+        done = CliRunner().invoke(cli, [str(word) for word in words], env=self._env | env, standalone_mode=False)
+        if done.exception is not None:
+            raise done.exception
+        return done.stdout
+
+    def json(self, *words: object) -> Any:
+        """The same as JSON."""
+        told = json.loads(self(*words, "--json"))
+        assert told.pop("format_version") == 1
+        return told
+
+
+@pytest.fixture
+def shell(small_fleet: Fleet) -> Iterator[Shell]:
+    with listening(small_fleet.server) as url:
+        yield Shell(url, small_fleet.person(Role.ADMIN))
+
+
+def test_from_an_upload_to_a_rollout(shell: Shell, small_fleet: Fleet, tmp_path: Path) -> None:
+    works = Works(tmp_path)
+    works.key("release")
+    assert "answers for uploads" in shell("trust", tmp_path / "release.key.pub", "--name", "build host")
+    assert "build host  release" in shell("keys")
+    first, second = works.image("1.0"), works.image("2.0", "1.0")
+    # What broke off goes on where it was.
+    data = first.read_bytes()
+    begun = shell.person.post("/uploads", digest=hashlib.sha256(data).hexdigest(), size=len(data))
+    shell.person.ask("PATCH", f"/uploads/{begun['id']}?offset=0", content=data[:10_000])
+    told = shell.json("upload", first, second)["artifacts"]
+    assert [one["digest"] for one in told] == [hashlib.sha256(one.read_bytes()).hexdigest() for one in (first, second)]
+    assert "demo" in shell("releases")
+    with small_fleet.server.database.writing() as session:
+        for n in range(4):
+            device = devices.register(session, 1, f"box-{n}\x1b")
+            devices.describe(session, device, "replace", {"release": "1.0", "site": "here"})
+    assert "\x1b" not in shell("devices")
+    assert shell("devices", "--limit", 2).count("box-") == 2
+    made = shell("roll-out", told[1]["release_id"], "--filter", "site = here", "--phases", "1, rest")
+    assert made.startswith("1 to 2.0: preparing")
+    tending.tend(small_fleet.server.database)
+    assert shell.json("rollout", 1)["phases"][1]["waiting"] == 3
+    assert "paused by admin-1" in shell("rollout", 1, "pause")
+    assert "to 2.0: waiting, the rollout is paused" in shell("device", "box-0\x1b")
+    assert shell.json("device", "box-0\x1b", "--revoke")["device"]["revoked"] is True
+    assert "rollout.pause" in shell("audit")
+
+
+def test_more_than_a_page_is_read_page_by_page(shell: Shell, small_fleet: Fleet) -> None:
+    with small_fleet.server.database.writing() as session:
+        for n in range(520):
+            devices.register(session, 1, f"box-{n:03}")
+    assert len(shell.json("devices", "--limit", 510)["items"]) == 510
+
+
+def test_secrets_are_printed_once(shell: Shell) -> None:
+    assert "good for one login" in shell("add-user", "eve", "viewer")
+    assert len(shell("device-token", "enrolment", "--name", "for box 7", "--days", 30).strip()) > 40
+
+
+def test_what_is_wrong_is_said(shell: Shell, small_fleet: Fleet, tmp_path: Path) -> None:
+    works = Works(tmp_path)
+    trust(small_fleet, works)
+    (tmp_path / "plan.json").write_text("{")
+    for words, why in (
+        (("upload", works.image("1.0", key="other")), "key"),
+        (("rollout", 9), "there is no such rollout"),
+        (("device", "nothing"), "there is no device nothing"),
+        (("devices", "--filter", "x ="), "the filter is not understood"),
+        (("roll-out", 1, "--phases", "many"), "the phase 'many' is not understood"),
+        (("roll-out", 1, "--plan", tmp_path / "plan.json"), "is no JSON"),
+    ):
+        with pytest.raises(Rejected, match=why):
+            shell(*words)
+    for url, error in (
+        ("http://127.0.0.1:9", Failed),
+        ("http://updates.example.org", Rejected),
+        ("ftp://localhost", Rejected),
+        ("http://[", Rejected),
+    ):
+        with pytest.raises(error):
+            shell("releases", TB_SERVER_URL=url)
+    with pytest.raises(Rejected, match="there is no API token"):
+        shell("releases", TB_SERVER_TOKEN="")
+    with pytest.raises(Rejected, match="this token is not known"):
+        shell("releases", TB_SERVER_TOKEN="tbapi_x")
+
+
+def test_every_command_and_option_is_documented() -> None:
+    text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "docs/server").glob("*.md"))
+    for name, command in cli.commands.items():
+        assert f"`{name}" in text, name
+        for option in (one for one in command.params if isinstance(one, click.Option)):
+            assert f"`{option.opts[0]}" in text, (name, option.opts)
