@@ -45,7 +45,7 @@ class PhaseShown(Shape):
 
 
 class RolloutShown(Shape):
-    """A rollout, and how far it is; `undoes` is the one that it takes back, `release` the version that it brings."""
+    """A rollout, and how far it is; `undoes` is the one that it takes back, `release` a version."""
 
     id: int
     name: str
@@ -63,6 +63,7 @@ class RolloutShown(Shape):
     ended: Moment | None
     release: str = ""
     made_by: str = ""
+    undone_by: int | None = None
 
 
 class RolloutWhole(Shape):
@@ -210,11 +211,17 @@ def _whole(session: Session, row: Rollout) -> RolloutWhole:
 def _shown(session: Session, rows: Sequence[Rollout]) -> list[RolloutShown]:
     releases = select(Release.id, Release.version).where(Release.id.in_({row.release_id for row in rows}))
     people = select(Account.id, Account.name).where(Account.id.in_({row.created_by for row in rows}))
+    undone = select(Rollout.undoes, Rollout.id).where(Rollout.undoes.in_([row.id for row in rows]))
+    takers_back = {undoes: number for undoes, number in session.execute(undone)}
     versions = {number: version for number, version in session.execute(releases)}
     names = {number: name for number, name in session.execute(people)}
     return [
         RolloutShown.model_validate(row).model_copy(
-            update={"release": versions.get(row.release_id or 0, ""), "made_by": names[row.created_by]}
+            update={
+                "release": versions.get(row.release_id or 0, ""),
+                "made_by": names[row.created_by],
+                "undone_by": takers_back.get(row.id),
+            }
         )
         for row in rows
     ]

@@ -10,7 +10,7 @@ from fastapi import Form as Sent
 
 from tbserver.access import Admin, Here, Viewer
 from tbserver.accounts import Caller, Role
-from tbserver.api import audits, devices, tokens, users
+from tbserver.api import audits, devices, tenants, tokens, users
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
 from tbserver.server import Server
@@ -34,6 +34,12 @@ class Change(Form):
 
     role: RoleWord | None = None
     disabled: Literal["yes", "no"] | None = None
+
+
+class Agreed(Form):
+    """What is agreed on in a tenant: an empty box is nothing said."""
+
+    approval: Literal["yes"] | None = None
 
 
 class NewToken(Form):
@@ -62,7 +68,15 @@ def list_audit(server: Here, request: Request, caller: Viewer, paging: Paging) -
 @router.get("/users")
 def list_users(server: Here, request: Request, caller: Admin, paging: Paging) -> Response:
     """All accounts."""
-    return show(request, caller, "users.html", found=users.list_users(server, caller, paging))
+    about = {"found": users.list_users(server, caller, paging), "tenant": tenants.show_tenant(server, caller)}
+    return show(request, caller, "users.html", 200, **about)
+
+
+@router.post("/tenant")
+def change_tenant(server: Here, caller: Admin, given: Annotated[Agreed, Sent()]) -> Response:
+    """Say whether a second person has to approve of each rollout."""
+    tenants.change_tenant(server, caller, tenants.Change(approval=given.approval == "yes"))
+    return go("/users")
 
 
 @router.post("/users")

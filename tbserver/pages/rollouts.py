@@ -97,7 +97,7 @@ def _live(server: Server, caller: Caller, rollout_id: int) -> dict[str, Any]:
 
 def _offers(one: rollouts.RolloutShown, caller: Caller) -> list[str]:
     """What this person may do with a rollout as it stands."""
-    if caller.role < accounts.Role.OPERATOR:
+    if caller.role < accounts.Role.OPERATOR or one.undone_by is not None:
         return []
     steps = {
         State.APPROVAL: ["approve", "cancel"] if caller.role >= accounts.Role.APPROVER else ["cancel"],

@@ -204,6 +204,20 @@ def test_a_rollout_is_looked_at_planned_and_steered(small_fleet: Fleet) -> None:
     assert (again.status_code, "This rollout has ended." in again.text) == (409, True)
 
 
+def test_a_second_person_approves(small_fleet: Fleet) -> None:
+    park = Park(small_fleet, 3)
+    admin, other = small_fleet.person(Role.ADMIN), small_fleet.person(Role.APPROVER)
+    assert admin.open("POST", "/tenant", data={"approval": "yes"}).status_code == 303
+    assert "checked" in admin.open("GET", "/users").text
+    place = f"/rollouts/{park.order({'phases': [{}]})}"
+    assert "Approve</button>" not in park.operator.open("GET", place).text
+    assert "Approve</button>" in other.open("GET", place).text
+    assert other.open("POST", f"{place}/approve").status_code == 303
+    assert park.shown(1)["rollout"]["state"] == "preparing"
+    assert admin.open("POST", "/tenant").status_code == 303
+    assert admin.get("/tenant") == {"name": "default", "approval": False}
+
+
 def test_phases_as_people_write_them() -> None:
     assert read_phases("5, 10 %,50%, rest") == [{"devices": 5}, {"percent": 10}, {"percent": 50}, {}]
     for text in ("", "1,", "ten", "-1", "5 %%", "1000 %"):
