@@ -53,6 +53,7 @@ class Simulation:
                 "timezone": zone,
                 "release": releases[n % len(releases)],
                 "name": SYSTEM,
+                "health": "good",
             }
             with self.server.database.writing() as session:
                 device = devices.register(session, self.tenant_id, f"{kind}-{n + 1:04}")

@@ -113,7 +113,7 @@ def test_what_devices_say_is_text_on_every_page(small_fleet: Fleet) -> None:
     nasty = "<script>alert(1)</script>\x1b[31m\u202e"
     with park.database.writing() as session:
         row = devices.register(session, 1, "nasty'\"<img src=x>")
-        devices.describe(session, row, "replace", {"release": nasty, "name": nasty, nasty: nasty})
+        devices.describe(session, row, "replace", {"release": nasty, "name": nasty, nasty: nasty, "health": '\x1b"<b>'})
         number = row.id
     rollout = park.order({"phases": [{}]}, "")
     park.tend()
