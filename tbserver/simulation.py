@@ -90,8 +90,6 @@ class Simulation:
             _report(session, device, one, "closed", "failure", *LOG)
         else:
             devices.describe(session, device, "merge", {"release": release, "name": SYSTEM})
-            # A report locks the device, and reads it anew.
-            session.flush()
             _report(session, device, one, "closed", "success", f"it runs {release}, and is committed")
 
     def _fails(self, controller: str, release: str) -> bool:

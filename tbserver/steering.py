@@ -167,6 +167,9 @@ def find(session: Session, device: Device, action: str) -> Assignment:
 
 
 def _locked(session: Session, device: Device, action: str) -> Assignment:
+    # What was changed of the device in this transaction is written before it is read anew.
+    session.flush()
+    session.refresh(device, with_for_update=True)
     one = find(session, device, action)
     session.refresh(one, with_for_update=True)
     return one
@@ -174,7 +177,6 @@ def _locked(session: Session, device: Device, action: str) -> Assignment:
 
 def report(session: Session, device: Device, action: str, said: Feedback, *, on_stop: bool = False) -> None:
     """Take what a device says of an action; NotThere, or Over if that has ended."""
-    session.refresh(device, with_for_update=True)
     one = _locked(session, device, action)
     if said.report is not None and session.scalar(
         select(Report.id).where(Report.assignment_id == one.id, Report.name == said.report)
@@ -253,7 +255,6 @@ def _after_stop(said: Feedback) -> tuple[Stage | None, str]:
 
 def consent(session: Session, device: Device, action: str, *, agreed: bool, lines: Sequence[str]) -> None:
     """Take what a person at the device said of an action; NotThere, or Over if nobody is asked (any more)."""
-    session.refresh(device, with_for_update=True)
     one = _locked(session, device, action)
     if not one.asks or Stage(one.state) not in (Stage.OFFERED, Stage.RUNNING, Stage.LOST):
         raise Over("nobody is asked about this action")
