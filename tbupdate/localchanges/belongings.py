@@ -30,9 +30,9 @@ def content(tree: Descent, path: bytes) -> bytes:
 
 
 def refuse_ruin(image: Descent, new: Descent) -> None:
-    """Refuse a root in which local changes leave nobody of whom the image has: no system comes up so.
+    """Refuse a root that local changes have left without a table of accounts: no system comes up so.
 
-    Nobody means that; but a directory that was emptied by accident is a change like others.
+    A directory that was emptied by accident is a change like others, but nobody means this one.
     """
     if _has(image, PASSWD) and not _has(new, PASSWD):
         raise Rejected(
