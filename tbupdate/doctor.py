@@ -243,9 +243,14 @@ def _trust(top: str, config: Config) -> Iterator[Finding]:
             "Whoever publishes there must make a new one (tbdiff rotate); or the clock of this device is wrong.",
         )
     for one in known.owner.own:
+        when = f"the owner enrolled that key on {one.added[:10]}"
+        if one.key.key.raw in known.distrusted:
+            said = f"images that {one.key.name} signed are trusted here no more: {when}, and it was revoked since"
+            yield Finding("own-key", said, "Nothing to do; a reset forgets it.", notice=True)
+            continue
         yield Finding(
             "own-key",
-            f"images that {one.key.name} signed are trusted here: the owner enrolled that key on {one.added[:10]}",
+            f"images that {one.key.name} signed are trusted here: {when}",
             "Nothing to do if that was you. Else: tb-update trust revoke; a reset forgets it.",
             notice=True,
         )

@@ -216,4 +216,5 @@ def _tell_answer(said: Settings, what: str, offer: Decision, waits: str) -> None
     if said.json:
         print_json({"done": what, "tree": offer.tree, "waits": waits})
         return
-    print_lines([f"{offer.called} ({size(offer.bytes)}) is {what}: {waits}."])
+    said_so = " is approved" if what == APPROVED else ""
+    print_lines([f"{offer.called} ({size(offer.bytes)}){said_so}: {waits}."])

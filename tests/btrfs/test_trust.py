@@ -238,6 +238,8 @@ def test_a_key_of_the_owner(house: House) -> None:
     house.dev("trust", "revoke", "mine", "--yes")
     assert house.dev.run("deploy", str(house.signed(4, "mine"))).returncode == 3
     assert house.dev.status()["trust"]["own"] == ["mine"]
+    (own,) = [one for one in house.dev.json("doctor")["findings"] if one["name"] == "own-key"]
+    assert "are trusted here no more" in own["problem"]
     assert house.dev.run("trust", "add", str(house.pub("mine")), "--yes").returncode == 3
     house.dev("trust", "revoke", "own:mine", "--off", "--yes")
     house.dev("deploy", str(house.signed(4, "mine")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -200,7 +201,7 @@ def test_a_device_that_asks_first(fleet: Fleet) -> None:
     assert "demo 2.0 is there, but it waits for approval: tb-update approve" in waits.stderr
     assert fleet.dev.status()["offered"]["called"] == "demo 2.0"
     assert "offered:" in fleet.dev("status")
-    fleet.dev("postpone", "--hours", "1")
+    assert re.fullmatch(r"demo 2.0 \(.*\): it was postponed until [-0-9: ]*\.\n", fleet.dev("postpone", "--hours", "1"))
     assert "postponed until" in fleet.dev.run("upgrade", "--unattended").stderr
     fleet.dev("decline")
     assert "declined" in fleet.dev.run("upgrade", "--unattended").stderr
