@@ -531,7 +531,7 @@ def test_a_program_leaves_nothing_behind(tmp_path: Path) -> None:
     left = subprocess.run(
         ["ps", "-o", "stat=", "-p", ended.said.decode().strip()], capture_output=True, text=True
     ).stdout
-    assert left.strip() in ("", "Z")
+    assert left.strip()[:1] in ("", "Z")
 
 
 def test_the_head_of_an_image_is_asked_for_alone(server: Double, client: Client) -> None:
