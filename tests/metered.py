@@ -18,10 +18,13 @@ def report(path):
     with open("/proc/self/status") as status, open(path, "w") as out:
         out.write(next(line for line in status if line.startswith("VmHWM:")).split()[1])
 atexit.register(report, sys.argv[1])
-sys.argv = sys.argv[2:]
+sys.path += sys.argv[2].split(":")
+sys.argv = sys.argv[3:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 REPOSITORY = Path(__file__).parents[1]
+# Without `site`: what other packages of this computer do at each start of Python is not what ours needs.
+START = (sys.executable, "-S", "-c", METER)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def run(
     """Run `python -m MODULE ARGUMENTS` and measure it."""
     with tempfile.NamedTemporaryFile("r") as report:
         ended = subprocess.run(
-            [sys.executable, "-c", METER, report.name, module, *map(os.fspath, arguments)],
+            [*START, report.name, ":".join(filter(None, sys.path)), module, *map(os.fspath, arguments)],
             stdin=stdin,
             capture_output=True,
             cwd=REPOSITORY,
