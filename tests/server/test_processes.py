@@ -21,25 +21,18 @@ from tests.server.test_tending import Park
 
 
 @contextlib.contextmanager
-def program(data: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
-    """`tb-server serve`, its address, and what it writes."""
+def program(
+    data: Path, *options: str, command: str = "serve", begun: str = "Uvicorn running"
+) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
+    """`tb-server serve` or another, its address, and what it writes."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     log = data.with_suffix(".log")
-    command = [
-        sys.executable,
-        "-m",
-        "tbserver",
-        "serve",
-        "--data",
-        str(data),
-        "--listen",
-        f"127.0.0.1:{port}",
-        *options,
-    ]
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as running:
+    places = ("--data", str(data), "--listen", f"127.0.0.1:{port}")
+    words = [sys.executable, "-m", "tbserver", command, *places, *options]
+    with log.open("wb") as out, subprocess.Popen(words, stdout=out, stderr=out) as running:
         try:
-            while "Uvicorn running" not in log.read_text():
+            while begun not in log.read_text():
                 assert running.poll() is None, log.read_text()
                 time.sleep(0.05)
             yield running, f"http://127.0.0.1:{port}", log
@@ -60,6 +53,25 @@ def test_it_starts_says_where_to_log_in_and_stops_gracefully(tmp_path: Path) -> 
         for line in log.read_text().splitlines():
             assert line.startswith(("First account", "Log in")) or json.loads(line)["level"] == "info", line
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_demo_goes_on_by_itself_and_stops_also_while_somebody_watches(tmp_path: Path) -> None:
+    demo = {"command": "demo", "begun": "Log in at"}
+    with program(tmp_path / "data", "--devices", "12", **demo) as (running, url, log):
+        found = re.search(r"Account: admin, password (\S+)", log.read_text())
+        assert found
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=20), base_url=url) as http:
+            answer = http.post("/api/v1/login", json={"name": "admin", "password": found[1]})
+            cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+            assert http.get("/api/v1/releases", headers=cookie).json()["items"][0]["version"] == "2.0"
+            with http.stream("GET", "/rollouts/1/events", headers=cookie, timeout=60) as events:
+                lines = events.iter_lines()
+                while "devices run it" not in next(lines):
+                    pass
+                running.send_signal(signal.SIGTERM)
+                assert running.wait(60) == 0
+                assert "retry: 1000" in list(lines)
+        assert "Traceback" not in log.read_text()
 
 
 def test_who_says_nothing_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
