@@ -24,6 +24,8 @@ from tbserver.steering import ROLLBACK, plan_of, standing_of
 
 # How many devices are moved in one transaction, which others have to wait for.
 AT_ONCE = 2000
+# Giving places looks at all devices each time.
+PLACED_AT_ONCE = 20_000
 ALIVE = (State.PREPARING, State.RUNNING)
 
 
@@ -219,7 +221,7 @@ def _enlist(session: Session, row: Rollout) -> bool:
     """Give more devices their places in a rollout, or let it begin if all have one."""
     wanted = _undone(session, row) if row.undoes is not None else _meant(session, row)
     known = set(session.scalars(select(Assignment.device_id).where(Assignment.rollout_id == row.id)))
-    missing = [one for one in wanted if one["device_id"] not in known][:AT_ONCE]
+    missing = [one for one in wanted if one["device_id"] not in known][:PLACED_AT_ONCE]
     if not missing:
         row.state, row.started = State.RUNNING.value, int(time.time())
         return True

@@ -57,7 +57,6 @@ class Postgres:
             "listen_addresses": "",
             "unix_socket_directories": self.place,
             "fsync": "off",
-            "synchronous_commit": "off",
             "full_page_writes": "off",
             "max_connections": 300,
             "shared_buffers": "64MB",
