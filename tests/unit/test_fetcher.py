@@ -514,6 +514,8 @@ def test_a_request_is_what_it_says() -> None:
         b"GET http://h:99999/ HTTP/1.1\r\n\r\n",
         b"GET http://" + b"a" * 70 + b"/ HTTP/1.1\r\n\r\n",
         b"CONNECT h:443 HTTP/1.1\r\n\r\n",
+        b"CONNECT http://h HTTP/1.1\r\n\r\n",
+        b"CONNECT https://h HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
         b"TRACE http://h/ HTTP/1.1\r\n\r\n",
         b"GET http://h/ HTTP/1.1\r\nX\r\n\r\n",
         b"GET http://h/ HTTP/1.1\r\nX: y\r\nX: z\r\n\r\n",
