@@ -28,7 +28,7 @@ SESSION = "TB_TEST_SESSION"
 FIXTURES_THAT_MOUNT = {"btrfs", "make_btrfs", "btrfs_of_module"}
 
 LONGEST = (
-    *("test_boots.py", "test_cuts.py", "test_trixie.py", "test_mishaps.py"),
+    *("test_boots.py", "test_cuts.py", "test_trixie.py", "test_mishaps.py", "test_volatile_boots.py"),
     *("test_uboot_boots.py", "test_last_words.py", "test_unattended_boots.py", "test_corpus.py", "test_power_cuts.py"),
 )
 
