@@ -6,11 +6,11 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from tbdiff.descent import FILE, Descent, through
-from tbdiff.entry import Entry, Extents, Kind, Listing, Xattrs, canonical_key, in_order, join, printable
+from tbdiff.entry import Entry, Extents, Kind, Listing, Xattrs, canonical_key, join, printable
 from tbdiff.errors import Failed, Rejected
 
 Progress = Callable[[str, int, int], None]
@@ -55,13 +55,12 @@ def read_names(
 ) -> dict[bytes, Entry]:
     """Read single names of a tree, and not what directories hold; names of one inode must be all there."""
     reading = _Reading(tree, progress, notice, contents)
-    for path in sorted(paths):
-        reading.take(path)
-    return reading.linked()
+    found = (reading.take(path) for path in sorted(paths, key=canonical_key))
+    return {entry.path: entry for entry in found if entry}
 
 
 class _Reading:
-    """What one reading has found so far."""
+    """One reading: names are taken up in canonical order, so that the first of an inode's names is its file."""
 
     def __init__(
         self, descent: Descent, progress: Progress, notice: Callable[[str], None] | None, contents: bool
@@ -70,64 +69,70 @@ class _Reading:
         self.progress = progress
         self.notice = notice
         self.contents = contents
-        self.entries: dict[bytes, Entry] = {}
-        self.inodes: dict[int, list[bytes]] = {}
+        self.inodes: dict[int, bytes] = {}
         self.bytes_read = 0
 
     def listing(self) -> Listing:
         """Walk down from the root."""
-        self.take(b"")
-        todo = [b""]
+        return Listing(self._walk())
+
+    def _walk(self) -> Iterator[Entry]:
+        todo = [self._root()]
         while todo:
-            path = todo.pop()
-            fd = self.descent.open(path)
+            above = todo.pop()
+            yield above
+            fd = self.descent.open(above.path)
             with os.scandir(fd) as found:
                 names = sorted(os.fsencode(item.name) for item in found)
-            if not path and STAGING in names:
+            if not above.path and STAGING in names:
                 raise Rejected(
                     f"{self.descent.root} holds {STAGING.decode()!r}, the leftover of an interrupted apply",
                     "Remove it if nothing is being applied there now.",
                 )
+            directories = []
             for name in names:
-                if self._read(fd, name, path):
-                    todo.append(join(path, name))
-        return in_order(self.linked())
+                entry = self._read(fd, name, above.path)
+                if entry and entry.kind is Kind.DIRECTORY:
+                    directories.append(entry)
+                elif entry:
+                    yield entry
+            todo.extend(reversed(directories))
 
-    def take(self, path: bytes) -> None:
-        """Take up the name at `path`."""
-        if path:
-            self._read(*self.descent.parent(path), path.rpartition(b"/")[0])
-        else:
-            root = self.descent.open(b"")
-            self.entries[b""] = self._entry(b"", os.fstat(root), _xattrs(through(root)), fd=root)
+    def take(self, path: bytes) -> Entry | None:
+        """Take up the name at `path`; None for a socket."""
+        return self._read(*self.descent.parent(path), path.rpartition(b"/")[0]) if path else self._root()
 
-    def _read(self, directory: int, name: bytes, above: bytes) -> bool:
-        """Take up one name; True if it is a directory to go on with."""
+    def _root(self) -> Entry:
+        fd = self.descent.open(b"")
+        return self._entry(b"", os.fstat(fd), _xattrs(through(fd)), fd=fd)
+
+    def _read(self, directory: int, name: bytes, above: bytes) -> Entry | None:
         path = join(above, name)
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_ISSOCK(status.st_mode):
                 if self.notice:
                     self.notice(f"{printable(path)} is a socket and was left out")
-                return False
+                return None
             if stat.S_ISDIR(status.st_mode) and status.st_ino == STUB_INODE and status.st_nlink == 1:
                 raise Rejected(
                     f"{printable(path)!r} in {self.descent.root} stands for a nested subvolume; no image can hold one",
                     "Replace it by a plain directory.",
                 )
-            self.entries[path] = self._entry(path, status, _xattrs(through(directory, name)), directory, name)
+            if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                first = self.inodes.setdefault(status.st_ino, path)
+                if first != path:
+                    return Entry(path=path, kind=Kind.HARDLINK, link=first)
+            return self._entry(path, status, _xattrs(through(directory, name)), directory, name)
         except FileNotFoundError:
             raise Failed(f"{printable(path)!r} went away while {self.descent.root} was read") from None
-        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
-            self.inodes.setdefault(status.st_ino, []).append(path)
-        return stat.S_ISDIR(status.st_mode)
 
     def _entry(self, path: bytes, status: os.stat_result, xattrs: Xattrs, fd: int, name: bytes = b"") -> Entry:
         kind = KINDS[stat.S_IFMT(status.st_mode)]
         size, digest, link, rdev, extents = 0, b"", b"", (0, 0), None
         if kind is Kind.FILE:
             size = status.st_size
-            if self.contents and not self._known_inode(status):
+            if self.contents:
                 digest, extents = self._content(path, fd, name, status)
         elif kind is Kind.SYMLINK:
             link = os.readlink(name, dir_fd=fd)
@@ -147,10 +152,6 @@ class _Reading:
             xattrs=xattrs,
             extents=extents,
         )
-
-    def _known_inode(self, status: os.stat_result) -> bool:
-        """Whether the content was read already, by another name."""
-        return status.st_nlink > 1 and status.st_ino in self.inodes
 
     def _content(
         self, path: bytes, directory: int, name: bytes, status: os.stat_result
@@ -176,17 +177,6 @@ class _Reading:
         self.bytes_read += status.st_size
         self.progress("read", self.bytes_read, 0)
         return digest, extents
-
-    def linked(self) -> dict[bytes, Entry]:
-        """All entries; of the names of one inode the first keeps the entry, the others become hard links to it."""
-        for names in self.inodes.values():
-            # The first in canonical order: by directory, and in a directory by name.
-            read = next((self.entries[name] for name in names if self.entries[name].digest), self.entries[names[0]])
-            first, *others = sorted(names, key=canonical_key)
-            self.entries[first] = read._replace(path=first)
-            for name in others:
-                self.entries[name] = Entry(path=name, kind=Kind.HARDLINK, link=first)
-        return self.entries
 
 
 def _xattrs(path: bytes) -> Xattrs:
