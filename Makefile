@@ -3,8 +3,8 @@
 PYTHON  ?= /usr/bin/python3
 PREFIX  ?= /usr/local
 DESTDIR ?=
-# Tests side by side; two are a good number also for a machine that does other things.
-WORKERS ?= 2
+# Tests side by side; three keep two cores busy, as tests also wait: for disks, for guests that boot.
+WORKERS ?= 3
 ARGS    ?=
 
 VENV    := .venv
@@ -80,7 +80,8 @@ test: root $(READY)
 	$(PYTEST)
 
 check: root lint
-	$(PYTEST)
+	@# What takes long is told, so that it does not grow unseen.
+	$(PYTEST) --durations=60 --durations-min=10
 
 # The pure code, and the main job on real Btrfs.
 FAST := tests/unit tests/btrfs/test_roundtrip.py tests/btrfs/test_deploy_device.py

@@ -160,12 +160,14 @@ class _Rebuild:
         else:
             kept, stated = self.base.entries[ref.index], self.edits.get(ref.index)
             link = Ref(self.linked[kept.link]) if kept.kind is Kind.HARDLINK else None
+            # One and the same path in memory, where it is that of the base.
+            path = kept.path if kept.path == path else path
             if stated is not None:
                 edit = self.delta.edits[stated]
                 entry, link = merged(kept, edit.entry, edit.fields, path), edit.link or link
                 self.edited[stated] = self.count
             else:
-                entry = kept if kept.path == path else kept._replace(path=path)
+                entry = kept if kept.path is path else kept._replace(path=path)
         if entry.extents and sum(entry.extents[-1]) > entry.size:
             raise Rejected(f"the image gives {printable(path)!r} parts beyond its end")
         self.count += 1

@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from tbdiff.changes import KINDS, Change
@@ -80,12 +81,13 @@ class LegacyImage(OpenedImage):
             self.notices += (f"{printable(path)} is a socket and was left out" for path in new.sockets)
             target = new.listing()
             del new  # what comes needs memory too
-            rehearse(staging.fd, (entry for entry in target if base.get(entry.path) != entry))
             if target.digest == base.digest:
                 raise NothingToDo(f"{tree} is as the image leaves it already")
             expect(target)
             delta = compare(base, target)
+            del target  # it is made once more, with what is where in it
             rebuilt = rebuild(base, delta)
+            rehearse(staging.fd, (rebuilt.target.entries[n] for n in chain(rebuilt.added, rebuilt.edited)))
             writer.transform(base, delta, rebuilt, progress)
         return rebuilt.target
 
