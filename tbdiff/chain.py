@@ -8,15 +8,17 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.image import open_image
 from tbdiff.opened import OpenedImage, changing
-from tbdiff.signature import KeyRing
 from tbdiff.tree import Progress, quiet, read_tree
 from tbdiff.writer import sync
+
+if TYPE_CHECKING:
+    from tbdiff.signature import KeyRing
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tbdiff import encoders, labels, wire
 from tbdiff.carry import CarriedContents
 from tbdiff.compare import compare
 from tbdiff.content import Contents, Nowhere, needed
+from tbdiff.dsse import Signature
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.generation import read_pair
@@ -28,7 +29,7 @@ from tbdiff.packer import lzma_packer, zstd_packer
 from tbdiff.pairing import Pairing
 from tbdiff.payload import CONTROL, DIFFERENCE, LABELS, META, Streams, StreamWriter, chunk_table, interleave
 from tbdiff.rebuild import Rebuilt, rebuild
-from tbdiff.signature import PrivateKey, Signature, load_private_key
+from tbdiff.signature import PrivateKey, load_private_key
 from tbdiff.signing import signed
 from tbdiff.tree import Progress, quiet
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from tbdiff.dsse import ALGORITHMS, KEY_ID, SIGNATURE, Signature
 from tbdiff.errors import Rejected
 from tbdiff.manifest import STATEMENT_MAX, Manifest, parse_target, parse_way
 from tbdiff.payload import Readable, read_exactly
-from tbdiff.signature import ALGORITHMS, KEY_ID, SIGNATURE, KeyRing, Signature
+
+if TYPE_CHECKING:
+    from tbdiff.signature import KeyRing
 
 MAGIC = b"\x89tbdiff\n"
 DETACHED_MAGIC = b"\x89tbdsig\n"

@@ -20,13 +20,13 @@ from tbdiff.opened import Expect, OpenedImage, anything, changing, check_empty
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
 from tbdiff.rebuild import Rebuilt, rebuild
-from tbdiff.signature import KeyRing
 from tbdiff.source import Source, open_source
 from tbdiff.tree import Progress, quiet, read_tree
 
 if TYPE_CHECKING:
     from tbdiff.costs import Costs
     from tbdiff.encoders import Factory
+    from tbdiff.signature import KeyRing
 
 META_MAX = 1 << 27
 

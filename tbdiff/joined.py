@@ -6,15 +6,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tbdiff.chain import Link, opened_chain
 from tbdiff.entry import Listing
 from tbdiff.errors import NothingToDo
 from tbdiff.manifest import Manifest
 from tbdiff.opened import Expect, OpenedImage, anything
-from tbdiff.signature import KeyRing
 from tbdiff.tree import Progress, quiet, read_tree
+
+if TYPE_CHECKING:
+    from tbdiff.signature import KeyRing
 
 
 class JoinedImages:

@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import TypeVar
 
 from tbdiff.changes import Change
+from tbdiff.dsse import Signature
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.head import Head
 from tbdiff.manifest import Manifest
-from tbdiff.signature import Signature
 from tbdiff.source import Source
 from tbdiff.tree import STAGING, Progress, quiet
 from tbdiff.writer import TransformError, TreeWriter

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import lzma
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tbdiff.compression import zstd
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # The dictionary of every LZMA2 stream; part of the format.
 LZMA_WINDOW = 1 << 20
@@ -48,6 +50,8 @@ class _Aside:
     """A packer that works in a thread of its own: it takes as long as finding what it packs."""
 
     def __init__(self, packer: Packer) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - only who makes images needs it
+
         self._packer = packer
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._gathered = bytearray()

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import pydantic
 
+from tbdiff.dsse import KEY_ID
 from tbdiff.errors import Rejected
-from tbdiff.signature import KEY_ID, PrivateKey, PublicKey, answering, sign_as
+from tbdiff.signature import PrivateKey, PublicKey, answering, sign_as
 
 SIGNATURES_MAX = 32
 # A part of three bytes takes hundreds in memory. An envelope has few parts; those of a statement are not that small.

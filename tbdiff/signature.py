@@ -8,7 +8,6 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -16,34 +15,28 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+from tbdiff.dsse import (
+    ALGORITHMS,
+    ED25519,
+    P256,
+    SIGNATURE,
+    TARGET_TYPE,
+    WAY_TYPE,
+    Algorithm,
+    Signature,
+    envelope,
+    key_id,
+)
 from tbdiff.entry import printable
 from tbdiff.errors import Failed, Rejected
 
-KEY_ID = 8
-SIGNATURE = 64
-# How the algorithms are numbered in an image. P-256 is what tokens behind PKCS #11 know.
-ED25519, P256 = 1, 2
-Algorithm = Literal["ed25519", "p256"]
-ALGORITHMS: dict[int, Algorithm] = {ED25519: "ed25519", P256: "p256"}
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
-TARGET_TYPE = b"application/vnd.tbdiff.target+json"
-WAY_TYPE = b"application/vnd.tbdiff.way+json"
 
 KEY_FILE_MAX = 1 << 16
 _P = 2**255 - 19
 _ORDER_8 = 2707385501144840649318225287225658788936804267575313519463743609750303021402
 # The y coordinates of the points under whose keys anybody can sign anything (RFC 7748, section 7; curve order 8).
 _SMALL_ORDER = frozenset({0, 1, _P - 1, _ORDER_8, _P - _ORDER_8})
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A signature by the key with this id over one statement: the target or the way."""
-
-    of_target: bool
-    key_id: bytes
-    value: bytes
-    algorithm: int = ED25519
 
 
 @dataclass(frozen=True)
@@ -78,16 +71,6 @@ class PublicKey:
         except InvalidSignature:
             return False
         return True
-
-
-def key_id(raw: bytes) -> bytes:
-    """How a key is named in an image."""
-    return hashlib.sha256(raw).digest()[:KEY_ID]
-
-
-def envelope(kind: bytes, statement: bytes) -> bytes:
-    """The bytes that are signed: DSSE's pre-authentication encoding, so that no statement passes for another kind."""
-    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(statement), statement)
 
 
 def create_key(path: Path, algorithm: Algorithm = "ed25519") -> str:

@@ -9,11 +9,12 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from tbdiff.dsse import Algorithm
 from tbdiff.errors import Rejected
 from tbdiff.index import Instant
 from tbdiff.manifest import Statement, Word, parse
 from tbdiff.sealed import BYTES_OF_PART, ENVELOPE_PARTS, Envelope, Sealed, check_parts, opened
-from tbdiff.signature import Algorithm, KeyRing, PublicKey, public_key
+from tbdiff.signature import KeyRing, PublicKey, public_key
 
 NAME = "trust.json"
 TYPE = "application/vnd.tbdiff.trust+json"

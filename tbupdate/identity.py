@@ -17,7 +17,8 @@ from tbdiff.line import Identity, origin
 from tbdiff.output import replacing
 from tbdiff.source import read_plain
 from tbupdate.config import Server
-from tbupdate.protocol import ENROLMENT, GATEWAY, TARGET, ControllerId, Token
+from tbupdate.naming import ControllerId
+from tbupdate.protocol import ENROLMENT, GATEWAY, TARGET, Token
 
 PLACE = "enrolled.json"
 MACHINE_ID = "/etc/machine-id"

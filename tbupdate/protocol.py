@@ -52,8 +52,6 @@ Text = Annotated[str, pydantic.StringConstraints(max_length=1 << 12)]
 Href = Annotated[str, pydantic.StringConstraints(pattern=r"^https?://[!-~]{1,4000}$")]
 Sleep = Annotated[str, pydantic.StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$")]
 Token = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9_.~+/=-]{8,500}$")]
-# What may stand between two slashes of an address as it is.
-ControllerId = Annotated[str, pydantic.StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 Hex = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-fA-F]{32,64}$")]
 Size = Annotated[int, pydantic.Field(ge=0, lt=1 << 63)]
 

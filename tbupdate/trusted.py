@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import pydantic
 
+from tbdiff.dsse import key_id
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.output import replacing
 from tbdiff.sealed import Sealed, unseal
-from tbdiff.signature import KeyRing, PublicKey, key_id
+from tbdiff.signature import KeyRing, PublicKey
 from tbdiff.source import read_plain
 from tbdiff.trust import CHAIN_MAX, KEYS_MAX, TYPE, Authority, Key, Raw, Trust, follow, read_chain, read_statement
 from tbupdate import trust

@@ -11,8 +11,9 @@ import click
 from tbdiff import rotation
 from tbdiff.cli.statements import say
 from tbdiff.cli.terminal import as_json_option, invalid, print_json
+from tbdiff.dsse import Algorithm
 from tbdiff.rotation import Wish
-from tbdiff.signature import Algorithm, create_key
+from tbdiff.signature import create_key
 
 
 @click.command()

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from tbdiff.cli.terminal import print_json
+from tbdiff.dsse import key_id
 from tbdiff.rotation import Standing
-from tbdiff.signature import key_id
 
 
 def say(place: Path, standing: Standing, as_json: bool) -> None:

@@ -39,10 +39,10 @@ platform_option = click.option(
 
 
 def ring(keys: Path | None) -> Any:
-    from tbdiff.signature import KeyRing  # noqa: PLC0415
-
     if keys is None:
         return None
+    from tbdiff.signature import KeyRing  # noqa: PLC0415 - a library that who asks for no signature has no use for
+
     return KeyRing.load(keys) if keys.is_dir() else KeyRing.of([keys])
 
 

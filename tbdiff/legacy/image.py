@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tbdiff.changes import KINDS, Change
 from tbdiff.compare import compare
@@ -37,9 +38,11 @@ from tbdiff.manifest import Manifest, Target, Way
 from tbdiff.opened import Expect, OpenedImage, anything, changing
 from tbdiff.rebuild import rebuild
 from tbdiff.rehearsal import rehearse
-from tbdiff.signature import KeyRing
 from tbdiff.source import Source
 from tbdiff.tree import Progress, quiet, read_tree
+
+if TYPE_CHECKING:
+    from tbdiff.signature import KeyRing
 
 ASPECTS = {Mask.MTIME: "time", Mask.MODE: "mode", Mask.UID: "owner", Mask.GID: "group"}
 

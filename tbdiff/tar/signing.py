@@ -6,13 +6,14 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from tbdiff.dsse import Signature
 from tbdiff.entry import Listing
 from tbdiff.errors import Failed, Rejected
 from tbdiff.head import DETACHED_MAGIC, Head, read_head
 from tbdiff.manifest import Target, Way
 from tbdiff.output import appearing
 from tbdiff.payload import Readable
-from tbdiff.signature import Signature, load_private_key
+from tbdiff.signature import load_private_key
 from tbdiff.signing import signed
 from tbdiff.source import open_source
 from tbdiff.tar.filter import packing_of

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tbdiff.arrival import Arrivals, Hashing, PassingBy, Receiver
 from tbdiff.changes import Change
@@ -20,12 +21,14 @@ from tbdiff.overlay import Layer, layer_changes, layer_of, overlay
 from tbdiff.payload import Chunks, Readable
 from tbdiff.rebuild import from_nothing, rebuild
 from tbdiff.rehearsal import rehearse
-from tbdiff.signature import KeyRing
 from tbdiff.source import Source, read_beside, read_small
 from tbdiff.tar.filter import Packing, unpacked
 from tbdiff.tar.header import SIZE_MAX
 from tbdiff.tar.members import members
 from tbdiff.tree import Progress, quiet, read_tree
+
+if TYPE_CHECKING:
+    from tbdiff.signature import KeyRing
 
 # Bounds for what no signature bounds. Zeros cost time only, but they do: some seconds for each of these.
 HOLES_MAX = 1 << 36
