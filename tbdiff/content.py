@@ -9,6 +9,7 @@ from tbdiff import recipe as recipes
 from tbdiff.delta import add_bytes
 from tbdiff.entry import Entry, Kind, Listing
 from tbdiff.errors import Rejected
+from tbdiff.packed import PackedEntries
 from tbdiff.payload import DATA, DIFFERENCE, STEP, Streams
 from tbdiff.recipe import BASE, CONTENT, Recipe, Source, unpacked_size
 from tbdiff.varint import numbers
@@ -19,18 +20,20 @@ BLOCK = 4096
 CACHED = 1 << 14
 
 
-def needed(base: Listing, target: Listing) -> list[Entry]:
+def needed(base: Listing, target: Listing) -> Sequence[Entry]:
     """The files whose contents a payload carries: each digest that the base has not, once, in canonical order."""
+    return PackedEntries(Entry, _needed(base, target))
+
+
+def _needed(base: Listing, target: Listing) -> Iterator[Entry]:
     sizes = {digest: base.entries.sizes[n] for n, digest in base.digests()}
-    found = []
     for n, digest in target.digests():
         size = sizes.get(digest)
         if size is None:
             sizes[digest] = target.entries.sizes[n]
-            found.append(target.entries[n])
+            yield target.entries[n]
         elif size != target.entries.sizes[n]:
             raise Rejected("the image gives one content two sizes")
-    return found
 
 
 def runs(entry: Entry) -> Sequence[tuple[int, int]]:

@@ -171,7 +171,7 @@ def add_bytes(old: bytes, difference: bytes) -> bytes:
     return (((a & low) + (b & low)) ^ ((a ^ b) & top)).to_bytes(size, "little")
 
 
-@lru_cache(maxsize=32)  # most runs are as long as one piece, or very short
+@lru_cache(maxsize=8)  # most runs are as long as one piece, or very short
 def _masks(size: int) -> tuple[int, int]:
     """Numbers of `size` bytes: the low seven bits of each byte, and the top bit of each."""
     return int.from_bytes(b"\x7f" * size, "little"), int.from_bytes(b"\x80" * size, "little")

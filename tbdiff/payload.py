@@ -19,7 +19,7 @@ STREAMS_MAX = 8
 # Frames that arrive before they are needed are held; a creator interleaves so that hardly any are.
 HELD_MAX = 4 << 20
 RECORD_MAX = 1 << 20
-STEP = 1 << 18
+STEP = 1 << 17
 
 # Every stream is named by its number; data streams from DATA on hold what is alike.
 META, LABELS, CONTROL, DIFFERENCE, DATA = range(5)
@@ -326,7 +326,7 @@ class StreamWriter:
 
     def piece(self) -> bytes:
         """The next piece of what is stored; none at the end."""
-        return self._spool.read(STEP // 2)
+        return self._spool.read(STEP)
 
 
 def interleave(

@@ -40,7 +40,6 @@ class _Rebuild:
         self.base = base
         self.delta = delta
         self.removed = set(delta.removed)
-        self.edits = {index: n for n, index in enumerate(delta.edits.indices)}
         self.moved = {
             add.source: n
             for n, add in enumerate(delta.adds)
@@ -52,30 +51,49 @@ class _Rebuild:
         # What further names of an inode link to: its path, once it is placed.
         self.firsts: dict[Ref, bytes | None] = {}
         self._check_references()
+        # Arrays, as base and target are in memory too. By position in the base: which edit is of it.
+        self.edits = array("l", [NOWHERE]) * len(base)
+        for n, index in enumerate(delta.edits.indices):
+            self.edits[index] = n
         self.linked = base.positions({entry.link for _, entry in base.of_kind(Kind.HARDLINK)})
         self.firsts.update((Ref(n), None) for n in self.linked.values())
         self.firsts.update((edit.link, None) for edit in delta.edits if edit.link is not None)
         self.firsts.update((add.link, None) for add in delta.adds if add.link is not None)
         self.up = parents(base)
-        # By code: what is in a directory. A moved directory goes by its number in the base.
-        self.children: dict[int, list[int]] = {}
+        # By code: the last entry of each directory, and before each the one before it. A moved directory goes by its
+        # number in the base.
+        self.last: dict[int, int] = {}
+        self.before = array("l", [NOWHERE]) * (2 * max(len(base), len(delta.adds)))
+        self.held = 0
         for n in range(1, len(base)):
             if n not in self.removed and n not in self.moved:
-                self.children.setdefault(self.up[n] << 1, []).append(n << 1)
+                self._hold(self.up[n] << 1, n << 1)
         for n, add in enumerate(delta.adds):
             if len(base) or n:
-                self.children.setdefault(add.parent.code, []).append(n << 1 | 1)
+                self._hold(add.parent.code, n << 1 | 1)
+
+    def _hold(self, directory: int, child: int) -> None:
+        self.before[child] = self.last.get(directory, NOWHERE)
+        self.last[directory] = child
+        self.held += 1
+
+    def _children(self, directory: int) -> Iterator[int]:
+        child = self.last.get(directory, NOWHERE)
+        while child != NOWHERE:
+            yield child
+            child = self.before[child]
 
     def _check_references(self) -> None:
         size, count = len(self.base.entries), len(self.delta.adds)
         if any(not 0 < n < size for n in self.removed):
             raise Rejected("the image removes an entry that its base does not have")
-        if any(not 0 <= n < size for n in self.edits):
+        edited = self.delta.edits.indices
+        if any(not 0 <= n < size for n in edited):
             raise Rejected("the image edits an entry that its base does not have")
         if any(n in self.removed for n in self.moved):
             raise Rejected("the image both removes and moves a directory")
         if any(not edit.fields for edit in self.delta.edits) or any(
-            n in self.removed or n in self.moved for n in self.edits
+            n in self.removed or n in self.moved for n in edited
         ):
             raise Rejected("the image edits what it removes or moves, or edits nothing")
         if any(source is not None and not 0 < source < size for source in self.delta.adds.sources):
@@ -105,7 +123,7 @@ class _Rebuild:
             yield self._placed(number, path)
             files: list[tuple[bytes, int]] = []
             directories: list[tuple[bytes, int]] = []
-            for child in self.children.get(self._identity(number), ()):
+            for child in self._children(self._identity(number)):
                 (directories if self._kind(child) is Kind.DIRECTORY else files).append((self._name(child), child))
             files.sort(key=_by_name)
             directories.sort(key=_by_name, reverse=True)
@@ -115,8 +133,7 @@ class _Rebuild:
             for name, child in files:
                 yield self._placed(child, join(path, name))
             stack.extend((child, join(path, name)) for name, child in directories)
-        expected = sum(len(held) for held in self.children.values()) + 1
-        if self.count != expected - self._below_removed() or NOWHERE in self.added or NOWHERE in self.edited:
+        if self.count != self.held + 1 - self._below_removed() or NOWHERE in self.added or NOWHERE in self.edited:
             raise Rejected("the image makes or edits entries in a directory that is not in the tree")
         if any(one > other for one, other in pairwise(self.added)):
             raise Rejected("the image does not add entries in the tree's order")
@@ -158,11 +175,11 @@ class _Rebuild:
             entry, link = merged(source, add.entry, add.fields, path), add.link
             self.added[ref.index] = self.count
         else:
-            kept, stated = self.base.entries[ref.index], self.edits.get(ref.index)
+            kept, stated = self.base.entries[ref.index], self.edits[ref.index]
             link = Ref(self.linked[kept.link]) if kept.kind is Kind.HARDLINK else None
             # One and the same path in memory, where it is that of the base.
             path = kept.path if kept.path == path else path
-            if stated is not None:
+            if stated != NOWHERE:
                 edit = self.delta.edits[stated]
                 entry, link = merged(kept, edit.entry, edit.fields, path), edit.link or link
                 self.edited[stated] = self.count
