@@ -27,10 +27,10 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 help:
 	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
-	@echo 'make check      everything that CI checks: ruff, mypy, shellcheck, all tests (root)'
+	@echo 'make check      everything that CI checks: ruff, mypy, shellcheck, all tests but the longest journeys (root)'
 	@echo 'make test-fast  the tests that take less than two minutes in all (root)'
 	@echo 'make test       all tests (root); pass more to pytest with ARGS='
-	@echo 'make crash-test  a power cut at every write of deploy, commit and rollback, and at random moments (root; an hour)'
+	@echo 'make crash-test  a power cut at every write of deploy, commit and rollback, at random moments, and long journeys (root; hours)'
 	@echo 'make lint       ruff, mypy, shellcheck'
 	@echo 'make fuzz       look for bytes that a decoder neither understands nor refuses (a minute for each)'
 	@echo 'make bench      size and speed beside other programs, an hour of computing (root); --pair, --only in ARGS='
@@ -81,7 +81,7 @@ test: root $(READY)
 
 check: root lint
 	@# What takes long is told, so that it does not grow unseen.
-	$(PYTEST) --durations=60 --durations-min=10
+	$(PYTEST) -m 'not journey' --durations=60 --durations-min=10
 
 # The pure code, and the main job on real Btrfs.
 FAST := tests/unit tests/btrfs/test_roundtrip.py tests/btrfs/test_deploy_device.py
@@ -89,7 +89,7 @@ test-fast: root $(READY)
 	$(PYTEST) -m 'not slow' $(FAST)
 
 crash-test: root $(READY)
-	TB_CRASH=all $(PYTEST) -k 'power_cuts or test_cuts or whenever_it_is_cut' tests/crash tests/boot
+	TB_CRASH=all $(PYTEST) -k 'power_cuts or test_cuts or whenever_it_is_cut or journey' tests/crash tests/boot
 
 fuzz: $(READY)
 	@$(RUN) -m tests.fuzz $(ARGS)

@@ -16,7 +16,7 @@ from tests.boot.debian import GUEST, run
 from tests.boot.disk import Golden
 from tests.boot.machine import Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(3600)]
 
 PORT = 8000
 CONFIG = f"""

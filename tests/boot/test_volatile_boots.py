@@ -8,7 +8,7 @@ import pytest
 
 from tests.boot.machine import Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(4800)]
+pytestmark = [pytest.mark.slow, pytest.mark.journey, pytest.mark.timeout(4800)]
 
 CONFIG = "/etc/tb-update/config.toml"
 SWITCH_ON = f"printf '[local]\\nvolatile = true\\n' >>{CONFIG}; echo kiosk >/etc/hostname"
