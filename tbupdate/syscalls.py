@@ -1,10 +1,12 @@
-"""System calls that Python has no name for: renameat2, syncfs, unshare, setns, mount, openat2, prctl."""
+"""System calls that Python has no name for: renameat2, syncfs, unshare, setns, mount, umount2, openat2, prctl."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
+from collections.abc import Callable
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
@@ -19,6 +21,7 @@ MS_PRIVATE = 1 << 18
 
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+_MNT_DETACH = 2
 
 _PR_SET_NO_NEW_PRIVS = 38
 _OPENAT2 = 437
@@ -35,12 +38,41 @@ def _check(result: int, *names: str) -> None:
 
 def rename(directory: int, old: str, new: str) -> None:
     """Rename within an open directory; an existing `new` is never replaced."""
-    _check(_libc.renameat2(directory, os.fsencode(old), directory, os.fsencode(new), _RENAME_NOREPLACE), new)
+    _rename(directory, old, new, _RENAME_NOREPLACE, new)
 
 
 def exchange(directory: int, one: str, other: str) -> None:
     """Let two names in an open directory change places, in one act."""
-    _check(_libc.renameat2(directory, os.fsencode(one), directory, os.fsencode(other), _RENAME_EXCHANGE), one)
+    _rename(directory, one, other, _RENAME_EXCHANGE, one)
+
+
+def _rename(directory: int, old: str, new: str, flags: int, named: str) -> None:
+    arguments = (directory, os.fsencode(old), directory, os.fsencode(new), flags)
+    if _libc.renameat2(*arguments) == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.EBUSY:
+        number = _without_mounts(lambda: 0 if _libc.renameat2(*arguments) == 0 else ctypes.get_errno())
+    if number:
+        raise OSError(number, os.strerror(number), named)
+
+
+def _without_mounts(act: Callable[[], int]) -> int:
+    """What `act` returns, 0..255, where nothing is mounted on anything.
+
+    A service with name spaces of its own has / mounted on / by systemd, and what is a mount point here keeps its name.
+    """
+    process = os.fork()
+    if process == 0:
+        number = errno.EBUSY
+        try:
+            leave_mount_namespace()
+            if _libc.umount2(b"/", _MNT_DETACH) == 0:
+                number = act()
+        finally:
+            os._exit(number)
+    ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    return ended if ended >= 0 else errno.EBUSY
 
 
 def syncfs(descriptor: int) -> None:
