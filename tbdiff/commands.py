@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Any
 
 import click
 
 
-class Commands(click.Group):
-    """A program: `places` says where each command is, as `module:function`.
+class Commands(Mapping[str, click.Command]):
+    """Commands by name, for `click.group`; `places` says where each is, as `module:function`.
 
     A module that does not load is an error of the command that needs it.
     """
 
-    def __init__(self, *arguments: Any, places: Mapping[str, str], **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.places = places
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = places
+        self._loaded: dict[str, click.Command] = {}
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the alphabet."""
-        return sorted(self.places)
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module, _, function = self._places[name].partition(":")
+            self._loaded[name] = getattr(import_module(module), function)
+        return self._loaded[name]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, loaded now."""
-        place = self.places.get(cmd_name)
-        if place is None:
-            return None
-        module, _, function = place.partition(":")
-        command = getattr(import_module(module), function)
-        assert isinstance(command, click.Command)  # noqa: S101 - the table is ours
-        return command
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

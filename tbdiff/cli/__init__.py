@@ -39,7 +39,7 @@ PLACES = {
 }
 
 
-@click.group(cls=Commands, places=PLACES, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(commands=Commands(PLACES), epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="tbdiff")
 def cli() -> None:
     """Signed images that turn one root tree into another, exactly."""

@@ -62,8 +62,7 @@ PLACES = {
 
 
 @click.group(
-    cls=Commands,
-    places=PLACES,
+    commands=Commands(PLACES),
     invoke_without_command=True,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},

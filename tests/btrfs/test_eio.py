@@ -26,7 +26,8 @@ def damage(image: Path, content: bytes) -> int:
 def test_a_damaged_base_is_refused_and_named(rig: Rig) -> None:
     """`usr/big` is changed in one place: the delta takes the rest of it from the base, where one block is damaged."""
     image = rig.copied(initialised(rig))
-    assert damage(image, random.Random(1).randbytes(400_000)[8192:8256])
+    # Not in its first blocks: the kernel's module holds the same.
+    assert damage(image, random.Random(1).randbytes(400_000)[12288:12352])
     with mounted(image) as top:
         names = sorted(os.listdir(top / "snapshots"))
         ended = rig.run(top, "deploy", delta(rig))
