@@ -19,7 +19,6 @@ from tbserver.refusals import NotKnown, NotThere, NotValid, Over
 from tbserver.rollout import Stage
 from tbserver.steering import Offer
 from tbupdate import protocol
-from tbupdate.naming import ControllerId
 from tbupdate.protocol import (
     ArtifactLinks,
     Cancel,
@@ -47,7 +46,7 @@ CERTIFIED = "x-controller-id"
 PART = "os"
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-_CONTROLLER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(ControllerId)
+_CONTROLLER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(protocol.ControllerId)
 
 PLACE = "/controller/v1/"
 router = APIRouter(prefix="/{tenant}" + PLACE + "{controller}", include_in_schema=False)

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import pydantic
 from pydantic.alias_generators import to_camel
 
+from tbupdate.naming import ControllerId as ControllerId  # noqa: PLC0414 - it is part of all addresses
+
 # No message of either end is longer, in bytes.
 MESSAGE_MAX = 1 << 20
 ID_LIMIT = 1 << 31

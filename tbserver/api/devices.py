@@ -19,7 +19,7 @@ from tbserver.paging import Asked, Page, Paging, read_page
 from tbserver.records import Assignment, Device, DeviceToken, Group, Member, Report, Rollout
 from tbserver.refusals import NotThere, Refusal
 from tbserver.tokens import create_secret
-from tbupdate.naming import ControllerId
+from tbupdate.protocol import ControllerId
 
 router = APIRouter(tags=["devices"])
 DAY = 24 * 3600
