@@ -16,13 +16,11 @@ class Commands(Mapping[str, click.Command]):
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places
-        self._loaded: dict[str, click.Command] = {}
 
     def __getitem__(self, name: str) -> click.Command:
-        if name not in self._loaded:
-            module, _, function = self._places[name].partition(":")
-            self._loaded[name] = getattr(import_module(module), function)
-        return self._loaded[name]
+        module, _, function = self._places[name].partition(":")
+        command: click.Command = getattr(import_module(module), function)
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -68,7 +68,7 @@ class _Stack:
     def __init__(self, base: Listing, layer: Layer) -> None:
         self.inodes: list[Entry] = []
         self.numbers: dict[bytes, int] = {}
-        self.linked: set[bytes] = set()
+        self.links: set[bytes] = set()
         gone: set[bytes] = set()
         linked = {entry.link: 0 for entry in base.entries if entry.kind is Kind.HARDLINK}
         for entry in base.entries:
@@ -88,7 +88,7 @@ class _Stack:
 
     def added(self, path: bytes) -> bool:
         """Whether the layer brings what is at that path now."""
-        return path in self.linked or self.numbers.get(path, -1) >= self.first
+        return path in self.links or self.numbers.get(path, -1) >= self.first
 
     def put(self, entry: Entry) -> None:
         """Lay one entry over what is there."""
@@ -96,7 +96,7 @@ class _Stack:
         if self.added(entry.path) and not (old and old.kind is entry.kind is Kind.DIRECTORY):
             raise Rejected(f"the tarball holds {printable(entry.path)!r} twice")
         if entry.kind is Kind.HARDLINK:
-            self.linked.add(entry.path)
+            self.links.add(entry.path)
             self.numbers[entry.path] = self._linked(entry)
             return
         if old and old.digest and old.digest == entry.digest and entry.extents is None:

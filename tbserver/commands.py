@@ -91,11 +91,11 @@ _images = click.argument(
 @_images
 def upload(client: Client, images: tuple[Path, ...]) -> Answer:
     """Send signed images; an upload that broke off goes on where it was."""
-    made = []
-    for image in images:
-        made.append(client.upload(image, functools.partial(_progress, image)))
-    shown = [f"{safe(str(image))}: {one['digest']}, release {one['release_id']}" for image, one in zip(images, made)]  # noqa: B905
-    return {"artifacts": made}, shown
+    made = [client.upload(image, functools.partial(_progress, image)) for image in images]
+    sent = zip(images, made, strict=True)
+    return {"artifacts": made}, [
+        f"{safe(str(image))}: {one['digest']}, release {one['release_id']}" for image, one in sent
+    ]
 
 
 def _progress(image: Path, done: int, whole: int) -> None:

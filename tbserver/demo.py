@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from tbserver.records import Release
 from tbserver.rollout import Phase, Plan
 from tbserver.server import Server
 from tbserver.simulation import SYSTEM, TYPES, Simulation
-from tbserver.working import working
+from tbserver.working import repeating, working
 
 OLD, PRESENT, NEW, BAD = "1.0", "1.1", "1.2", "2.0"
 # On what part of the devices a release does not work.
@@ -95,17 +94,5 @@ def _begin(server: Server, caller: Caller, version: str, plan: Plan) -> None:
 @contextmanager
 def living(simulated: Simulation) -> Iterator[None]:
     """Let the devices go on asking, meanwhile."""
-    stop = threading.Event()
-
-    def live() -> None:
-        while not stop.wait(EVERY):
-            simulated.ask(PART)
-
-    thread = threading.Thread(target=live, name="devices")
-    with working(simulated.server, EVERY):
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    with working(simulated.server, EVERY), repeating(lambda: simulated.ask(PART), EVERY, "devices"):
+        yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
@@ -20,17 +20,28 @@ EVERY = 2.0
 @contextmanager
 def working(server: Server, every: float = EVERY) -> Iterator[None]:
     """Look after what goes on by itself, meanwhile."""
+
+    def tend() -> None:
+        try:
+            tending.tend(server.database)
+        except DBAPIError as error:
+            # It comes back, or another process sees to it.
+            log.error("rollouts could not be looked after: %s", first_line(error))
+
+    with repeating(tend, every, "working"):
+        yield
+
+
+@contextmanager
+def repeating(act: Callable[[], object], every: float, name: str) -> Iterator[None]:
+    """Do something every so many seconds, in a thread of that name, meanwhile."""
     stop = threading.Event()
 
-    def work() -> None:
+    def go_on() -> None:
         while not stop.wait(every):
-            try:
-                tending.tend(server.database)
-            except DBAPIError as error:
-                # It comes back, or another process sees to it.
-                log.error("rollouts could not be looked after: %s", first_line(error))
+            act()
 
-    thread = threading.Thread(target=work, name="working")
+    thread = threading.Thread(target=go_on, name=name)
     thread.start()
     try:
         yield

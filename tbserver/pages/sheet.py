@@ -14,6 +14,7 @@ from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from tbdiff.errors import Stop
+from tbdiff.show import size
 from tbserver.accounts import Caller, Role
 from tbserver.pages import assets, charts
 from tbserver.refusals import MustChange, NotKnown, NotValid
@@ -22,7 +23,6 @@ O = TypeVar("O", bound=pydantic.BaseModel)  # noqa: E741
 HTML = "text/html"
 # What may follow the name of this server in an address that a browser is sent to.
 _PLACE = re.compile(r"/([!-.0-\[\]-~][!-\[\]-~]*)?")
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 class Form(pydantic.BaseModel):
@@ -97,7 +97,7 @@ def _templates() -> jinja2.Environment:
     made.filters |= {
         "moment": _moment,
         "ago": ago,
-        "bytes": _bytes,
+        "bytes": size,
         "plain": plain,
         "count": "{:,}".format,
     }
@@ -123,15 +123,8 @@ def ago(at: int, now: int) -> str:
     seconds = max(now - at, 0)
     if not at:
         return "never"
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= size:
-            number = seconds // size
+    for length, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= length:
+            number = seconds // length
             return f"{number} {unit}{'s' if number > 1 else ''} ago"
     return "just now"
-
-
-def _bytes(size: int) -> str:
-    amount, unit = float(size), 0
-    while amount >= 1024 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1024, unit + 1
-    return f"{amount:.1f} {_UNITS[unit]}" if unit else f"{size} bytes"
