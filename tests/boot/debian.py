@@ -66,14 +66,21 @@ def numbers(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version.removesuffix("-cloud-amd64"))]
 
 
+@contextlib.contextmanager
+def locked() -> Iterator[None]:
+    """Let one process at a time make what the cache is to hold."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def base(suite: str) -> Path:
     """The unpacked Debian, as its packages made it."""
-    cache().mkdir(parents=True, exist_ok=True)
     packages = PACKAGES if suite == here() else f"{PACKAGES},{PACKAGES_TO_INSTALL}"
     key = hashlib.sha256(f"2 {packages} {KERNELS}".encode()).hexdigest()[:12]
     tree = cache() / f"{suite}-{key}"
-    with (cache() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked():
         if not tree.exists():
             # What a run left that was ended in the middle.
             shutil.rmtree(tree.with_suffix(".partial"), ignore_errors=True)
@@ -136,9 +143,8 @@ def build(tree: Path, suite: str) -> tuple[str, str]:
 
 def install(tree: Path, suite: str) -> None:
     """Our package, into the tree: put there from here, or where Python is another one by the system itself."""
-    with (cache() / "lock").open("w") as lock:
-        # It builds in the repository.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # It builds in the repository.
+    with locked():
         if suite == here():
             run("make", "install", f"DESTDIR={tree}", cwd=REPOSITORY)
             return

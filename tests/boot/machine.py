@@ -13,10 +13,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.boot import emulator
 from tests.crash import recording
 
 # Ten times what an idle machine takes.
 PATIENCE = 400.0
+# Flags that no processor has: always 0, and always 1.
+ZEROS, ONES = 0xFFC0_0000, 0b10
+
+
+class EmulatorFault(Exception):
+    """The guest's kernel died of what only an emulator does: QEMU's translation now and then computes flags wrongly."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ class Machine:
         self.command = [
             # It ends with us, however we end.
             *("setpriv", "--pdeathsig", "KILL"),
-            *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *emulator.command(),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
             *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "768"),
             *("-chardev", f"file,id=con,path={self.console},append=on", "-serial", "chardev:con"),
             *("-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off"),
@@ -131,6 +139,13 @@ class Machine:
         self.process = None
         self.lines.close()
         self.agent.close()
+        self.blame_emulator()
+
+    def blame_emulator(self) -> None:
+        """Raise EmulatorFault if the console says so."""
+        for flags in re.findall(r"EFLAGS: ([0-9a-f]{8})", self.text()):
+            if int(flags, 16) & ZEROS or not int(flags, 16) & ONES:
+                raise EmulatorFault(f"flags that no processor has: {flags}")
 
     def text(self) -> str:
         """All that was on the console."""
@@ -158,6 +173,7 @@ class Machine:
                     return line.split()[1]
         except TimeoutError:
             pass
+        self.blame_emulator()
         raise AssertionError(f"it did not come up; {self._tail()}")
 
     def settle(self) -> str:

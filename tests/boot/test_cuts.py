@@ -22,7 +22,7 @@ from tests.boot.machine import Machine
 from tests.boot.test_boots import ROOT, status
 
 ASKED = os.environ.get("TB_CRASH", "")
-CUTS = 20 if ASKED == "all" else int(ASKED or 4)
+CUTS = 20 if ASKED == "all" else int(ASKED or 3)
 LOADERS = ["grub", "efi"] if ASKED else ["grub"]
 SEED = os.environ.get("TB_SEED") or secrets.token_hex(4)
 

@@ -5,7 +5,6 @@ Its environment lies in two files of a FAT partition, the third of the disk.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
@@ -67,11 +66,9 @@ def make_environments(folder: Path) -> list[Path]:
 
 def built() -> Path:
     """Where its ROM is, and the variables that it begins with."""
-    debian.cache().mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(f"{TOOLS} {SETTINGS} {BUILD}".encode()).hexdigest()[:12]
     made = debian.cache() / f"u-boot-{SUITE}-{key}"
-    with (debian.cache() / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with debian.locked():
         if not made.exists():
             partial = made.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
