@@ -16,7 +16,7 @@ from tbdiff.manifest import Word
 from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, OWN, check_pattern
 from tbupdate.localchanges.policy import Policy as LocalPolicy
 from tbupdate.naming import ControllerId
-from tbupdate.planning import RESERVE
+from tbupdate.offer import RESERVE
 
 PATH = Path("/etc/tb-update/config.toml")
 KEYS = Path("/etc/tb-update/keys")

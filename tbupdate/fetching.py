@@ -6,17 +6,8 @@ from tbdiff.errors import Rejected
 from tbdiff.manifest import Manifest
 from tbupdate import marks, upkeep
 from tbupdate.history import Event
-from tbupdate.planning import (
-    Offer,
-    image_facts,
-    make,
-    notes_on_signers,
-    notes_on_staged,
-    refuse_during_trial,
-    refuse_foreign_names,
-    require_layout,
-    take_up,
-)
+from tbupdate.offer import Offer, image_facts, notes_on_signers
+from tbupdate.planning import make, notes_on_staged, refuse_during_trial, refuse_foreign_names, require_layout, take_up
 from tbupdate.steps import AppendHistory, ClearMark, Plan, SetMark, SyncFileSystem
 from tbupdate.system import System
 

@@ -13,14 +13,8 @@ from tbdiff.errors import Rejected
 from tbupdate import booting, carrying, fstab, marks, userdata
 from tbupdate.history import Event
 from tbupdate.layout import CURRENT, SNAPSHOTS, aside, coming, kept_root, partial
-from tbupdate.planning import (
-    RESERVE,
-    refuse_during_trial,
-    refuse_foreign_names,
-    refuse_without_room,
-    require_layout,
-    switch_to,
-)
+from tbupdate.offer import RESERVE, refuse_without_room
+from tbupdate.planning import refuse_during_trial, refuse_foreign_names, require_layout, switch_to
 from tbupdate.record import Record
 from tbupdate.rootvocabulary import EmptyTemporary, ReadChanges, RunCommand, Stand, TakeInKernel
 from tbupdate.steps import (

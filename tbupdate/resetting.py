@@ -9,14 +9,7 @@ from tbupdate.datavocabulary import KeepMounts
 from tbupdate.history import Event
 from tbupdate.layout import SNAPSHOTS, aside
 from tbupdate.mirrors import held_names, settle, way_back
-from tbupdate.planning import (
-    find,
-    free_roots,
-    names_in_use,
-    refuse_during_trial,
-    refuse_foreign_names,
-    require_layout,
-)
+from tbupdate.planning import find, free_roots, names_in_use, refuse_during_trial, refuse_foreign_names, require_layout
 from tbupdate.rootvocabulary import KeepCarried
 from tbupdate.steps import (
     AppendHistory,

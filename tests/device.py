@@ -15,6 +15,7 @@ from tbdiff.opened import Expect
 from tbdiff.tree import read_tree
 from tbupdate import conversion, perform, planning, site, upkeep
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT, make_id, saved_of
+from tbupdate.offer import Offer
 from tbupdate.record import Record
 from tbupdate.steps import Plan
 from tbupdate.system import System, survey
@@ -69,8 +70,8 @@ def initialised(top: Path, fstab: str = FSTAB) -> System:
     return survey(str(top))
 
 
-def offer(name: str = "t", **more: object) -> planning.Offer:
-    return planning.Offer(id=fresh_id(name), now=NOW, image_digest="1" * 64, signers=("key",), **more)  # type: ignore[arg-type]
+def offer(name: str = "t", **more: object) -> Offer:
+    return Offer(id=fresh_id(name), now=NOW, image_digest="1" * 64, signers=("key",), **more)  # type: ignore[arg-type]
 
 
 def plan_deploy(top: Path, image: TinyImage, **more: object) -> Plan:

@@ -21,6 +21,7 @@ from tbupdate.cli.options import Settings, everywhere, settings
 from tbupdate.cli.sites import require_chooser, working
 from tbupdate.cli.terminal import print_done, print_plan
 from tbupdate.config import Config
+from tbupdate.offer import NoRoom, Offer
 from tbupdate.perform import perform
 from tbupdate.reach import Reach
 from tbupdate.steps import Plan
@@ -118,7 +119,7 @@ def deploy_images(
         refuse_reboot_elsewhere(system, wishes.reboot)
         check(opened.manifest)
         target = opened.manifest.target
-        offer = planning.Offer(
+        offer = Offer(
             id=layout.make_id(target.release or target.name, secrets.token_hex(3)),
             now=now(),
             image_digest=opened.digest,
@@ -130,7 +131,7 @@ def deploy_images(
         )
         try:
             plan = _plan(system, opened.manifest, offer, keys, wishes)
-        except planning.NoRoom:
+        except NoRoom:
             # What was removed a moment ago is free only when that is on the disk.
             sync(site.top)
             plan = _plan(site.survey(), opened.manifest, offer, keys, wishes)
@@ -144,7 +145,7 @@ def deploy_images(
         print_done(done, plan.deployment, site.survey(), warnings, as_json=said.json)
 
 
-def _plan(system: System, manifest: Manifest, offer: planning.Offer, keys: KeyRing, wishes: Wishes) -> Plan:
+def _plan(system: System, manifest: Manifest, offer: Offer, keys: KeyRing, wishes: Wishes) -> Plan:
     if wishes.fetch:
         return fetching.plan_fetch(system, manifest, offer, keys.fingerprint)
     return planning.plan_deploy(system, manifest, offer)

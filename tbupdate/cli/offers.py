@@ -21,6 +21,7 @@ from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import warn
 from tbupdate.config import Config, Source
 from tbupdate.layout import STATE
+from tbupdate.offer import NoRoom
 from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
@@ -228,7 +229,7 @@ def go(
             _follow(one, route, said, rules, wishes, reach, watch)
             return
         except (Failed, Rejected) as stop:
-            if not left or isinstance(stop, planning.NoRoom):
+            if not left or isinstance(stop, NoRoom):
                 raise
             warn(f"{stop}; trying the next way")
 
@@ -256,7 +257,7 @@ def _follow(
             deploy_images(addresses, said, rules, wishes, line, done, one.check, one.keys, watch)
             return
         except Rejected as stop:
-            if not left or isinstance(stop, planning.NoRoom):
+            if not left or isinstance(stop, NoRoom):
                 raise
             warn(f"{stop}; trying the next mirror")
 

@@ -11,6 +11,7 @@ import pytest
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.tree import read_tree
 from tbupdate import freezing, planning, record, subvolumes
+from tbupdate.offer import NoRoom
 from tbupdate.system import survey
 from tests import device, systems
 from tests.console import Device
@@ -104,7 +105,7 @@ def test_what_is_refused(btrfs: Path) -> None:
     with pytest.raises(Rejected, match="no deployments yet"):
         freezing.plan_snapshot(survey(str(btrfs)), freezing.Wish("x-000000", device.NOW))
     initialised(btrfs)
-    with pytest.raises(planning.NoRoom, match="not enough space"):
+    with pytest.raises(NoRoom, match="not enough space"):
         systems.plan_snapshot(btrfs, reserve=1 << 60)
 
 

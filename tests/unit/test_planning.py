@@ -19,6 +19,7 @@ from tbupdate.journal import NO_LOG, Tail
 from tbupdate.layout import CURRENT, PREVIOUS, ROOT
 from tbupdate.marks import Marks
 from tbupdate.mirrors import SHOWN, SPARE, settle
+from tbupdate.offer import Offer
 from tbupdate.record import Record
 from tbupdate.space import Space
 from tbupdate.steps import (
@@ -92,8 +93,8 @@ def a_manifest(base: int | None = None, leads_to: int = 9, free: int = 0, **targ
     return Manifest(target=Target(**made), way=way)
 
 
-def an_offer(**more: Any) -> planning.Offer:
-    return planning.Offer(**({"id": identity(9), "now": NOW, "image_digest": "1" * 64, "signers": ("k",)} | more))
+def an_offer(**more: Any) -> Offer:
+    return Offer(**({"id": identity(9), "now": NOW, "image_digest": "1" * 64, "signers": ("k",)} | more))
 
 
 def kinds(steps: tuple[Step, ...], *wanted: type) -> list[Step]:
