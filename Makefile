@@ -14,11 +14,11 @@ PYTEST   = $(RUN) -m pytest -n $(WORKERS) $(ARGS)
 
 # Of Debian: the bindings of Btrfs and libarchive; the tools of tests and demo; what builds two real systems to test with.
 PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
-            acl, attr, e2fsprogs, libarchive-tools, shellcheck, strace, \
+            acl, attr, e2fsprogs, libarchive-tools, mandoc, shellcheck, strace, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
-            busybox, chromium, dosfstools, faketime, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, postgresql, qemu-system-x86, qemu-utils, \
-            systemd-journal-remote, u-boot-qemu, u-boot-tools
-PYTHONS  := tbdiff tbupdate tbserver tests demo benchmarks
+            busybox, chromium, dosfstools, faketime, fish, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, postgresql, qemu-system-x86, qemu-utils, \
+            systemd-journal-remote, u-boot-qemu, u-boot-tools, zsh
+PYTHONS  := tbdiff tbupdate tbserver manual tests demo benchmarks
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -105,6 +105,11 @@ HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
 SHARE := /usr/share
 INITCPIO := /usr/lib/initcpio
 UNITS := /usr/lib/systemd/system
+MAN = $(PREFIX)/share/man
+# Where the completion of each shell is looked for.
+BASH := $(SHARE)/bash-completion/completions
+ZSH := $(SHARE)/zsh/vendor-completions
+FISH := $(SHARE)/fish/vendor_completions.d
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update tb-update-fetcher
 SERVICES := carry health commit rollback rollback@ watch upgrade agent fetch
 install:
@@ -120,6 +125,17 @@ install:
 	    '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* && \
 	    test "$$(head -n 2 '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* | grep -c -- '/python[0-9.]*"\? -I')" = $(words $(PROGRAMS))
 	install -d '$(DESTDIR)$(PREFIX)/bin'
+	@# By what was just put there: it brings all that this takes.
+	@cd '$(CURDIR)' && made='$(DESTDIR)$(HOME_OF_INSTALL)/manual' && \
+	    '$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -B -m manual "$$made" && \
+	    install -D -m644 -t '$(DESTDIR)$(MAN)/man1' "$$made"/man/man1/tbdiff.1 && \
+	    install -D -m644 -t '$(DESTDIR)$(MAN)/man5' "$$made"/man/man5/tb*.5 && \
+	    install -D -m644 -t '$(DESTDIR)$(MAN)/man8' "$$made"/man/man8/tb-update.8 && \
+	    for program in tbdiff tb-update; do \
+	        install -D -m644 -t '$(DESTDIR)$(BASH)' "$$made/bash/$$program" && \
+	        install -D -m644 -t '$(DESTDIR)$(ZSH)' "$$made/zsh/_$$program" && \
+	        install -D -m644 -t '$(DESTDIR)$(FISH)' "$$made/fish/$$program.fish" || exit 1; done && \
+	    rm -r "$$made"
 	@# Where each generator of an initramfs looks, whatever PREFIX is.
 	install -D boot-hooks/boot '$(DESTDIR)$(SHARE)/tb-update/boot'
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
@@ -158,6 +174,9 @@ uninstall:
 	    rm -rf tb-update-*.service.d
 	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update' '$(DESTDIR)$(INITCPIO)'/*/tb-update
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
+	@for page in man1/tbdiff.1 man5/tbdiff.5 man5/tb-update.toml.5 man8/tb-update.8; do rm -f '$(DESTDIR)$(MAN)'/$$page; done
+	@for program in tbdiff tb-update; do \
+	    rm -f '$(DESTDIR)$(BASH)'/$$program '$(DESTDIR)$(ZSH)'/_$$program '$(DESTDIR)$(FISH)'/$$program.fish; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,12 +24,13 @@ from tbdiff.cli.terminal import (
     scratch_option,
     signature_option,
 )
+from tbdiff.completion import directories, files
 from tbdiff.errors import Rejected
 
 
 @click.command()
-@click.argument("trees", nargs=-1, required=True, metavar="[BASE] TARGET")
-@click.option("-o", "--output", "out", required=True, metavar="IMAGE", help="The image to write.")
+@click.argument("trees", nargs=-1, required=True, metavar="[BASE] TARGET", shell_complete=directories)
+@click.option("-o", "--output", "out", required=True, metavar="IMAGE", help="The image to write.", shell_complete=files)
 @click.option("--full", is_flag=True, help="Make a full image: TARGET out of nothing, no BASE.")
 @click.option("--name", default="", help="What the system is called.")
 @click.option("--release", metavar="VERSION", help="The version of the system.")
@@ -43,6 +44,7 @@ from tbdiff.errors import Rejected
 @click.option(
     "--target-of",
     metavar="IMAGE",
+    shell_complete=files,
     help="Lead to the target of IMAGE: its statement and signatures are taken over, so --key may be a delivery key.",
 )
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
@@ -155,7 +157,7 @@ def _create_legacy(base: Path | None, target: Path, out: Path, as_json: bool, ho
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=files)
 @click.argument("base", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
 @click.option("--name", default="", help="What the system is called.")
@@ -221,7 +223,7 @@ def convert(
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE IMAGE...", shell_complete=files)
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
 @click.option("--base", type=click.Path(path_type=Path), metavar="TREE", help="The tree that the first starts from.")
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this key; a delivery key is enough.")

@@ -12,6 +12,7 @@ import click
 
 from tbdiff import show
 from tbdiff.cli.terminal import as_json_option, delta_option, keys_option, print_json, ring, signature_option
+from tbdiff.completion import files
 from tbdiff.entry import printable
 from tbdiff.errors import Rejected
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("show")
-@click.argument("image")
+@click.argument("image", shell_complete=files)
 @click.option("--operations", is_flag=True, help="Every single change.")
 @click.option("--tree", "as_tree", is_flag=True, help="The changes as a tree, with sizes of new content.")
 @click.option("--depth", type=click.IntRange(min=0), metavar="N", help="With --tree: no deeper than this.")

@@ -19,12 +19,13 @@ from tbdiff.cli.terminal import (
     say_if_unchecked,
     signature_option,
 )
+from tbdiff.completion import files
 from tbdiff.errors import Failed, Rejected
 from tbdiff.memory import SMALL, return_pieces
 
 
 @click.command()
-@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...", shell_complete=files)
 @click.argument("tree", type=click.Path(path_type=Path))
 @keys_option
 @signature_option
@@ -75,7 +76,7 @@ def apply(
 
 
 @click.command()
-@click.argument("image")
+@click.argument("image", shell_complete=files)
 @click.argument("tree", required=False, type=click.Path(path_type=Path))
 @keys_option
 @signature_option

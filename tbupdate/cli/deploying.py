@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from tbdiff import progress
+from tbdiff.completion import files
 from tbdiff.line import Line
 from tbdiff.manifest import Manifest
 from tbdiff.signature import KeyRing
@@ -47,7 +48,7 @@ class Wishes:
 
 
 @click.command()
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, shell_complete=files)
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 @click.option("--reboot", is_flag=True, help="Reboot into it when it is staged.")
 @click.option("--allow-unsigned", is_flag=True, help="Take an image that nobody signed.")

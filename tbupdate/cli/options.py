@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 import pydantic
 
+from tbdiff.completion import directories, files
 from tbdiff.manifest import Line, Word
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,10 +36,12 @@ class Settings:
         return [*python(), "tbupdate", *words, *given]
 
 
+_DIR = {"metavar": "DIR", "shell_complete": directories}
+_FILE = {"metavar": "FILE", "shell_complete": files}
 _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("--top", {"metavar": "DIR", "help": "The mounted top level (subvolid=5) of the Btrfs; default: the running one."}),
-    ("--boot", {"metavar": "DIR", "help": "The mounted boot partition; default: /boot."}),
-    ("--config", {"metavar": "FILE", "help": "The configuration; default: /etc/tb-update/config.toml."}),
+    ("--top", _DIR | {"help": "The mounted top level (subvolid=5) of the Btrfs; default: the running one."}),
+    ("--boot", _DIR | {"help": "The mounted boot partition; default: /boot."}),
+    ("--config", _FILE | {"help": "The configuration; default: /etc/tb-update/config.toml."}),
     ("--yes", {"is_flag": True, "help": "Answer every question with yes."}),
     ("--json", {"is_flag": True, "help": "Print the result as JSON."}),
     ("--progress", {"type": click.Choice(["auto", "json", "none"]), "help": "Progress on stderr; default: auto."}),

@@ -30,6 +30,10 @@ def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name:
     for place in ("units/tb-update-upgrade.service", "share/tb-update/cron"):
         assert f"{prefix}/bin/tb-update upgrade" in (prefix / place).read_text()
     assert f"ExecStart={prefix}/bin/tb-update-fetcher\n" in (prefix / "units/tb-update-fetch.service").read_text()
+    for place in ("man/man8/tb-update.8", "man/man5/tb-update.toml.5", "man/man5/tbdiff.5", "man/man1/tbdiff.1"):
+        assert (prefix / "share" / place).is_file()
+    for place in ("bash-completion/completions/tbdiff", "zsh/vendor-completions/_tbdiff"):
+        assert "_TBDIFF_COMPLETE" in (prefix / "share" / place).read_text()
     for place in ("sockets.target.wants/tb-update-fetch.socket", "tb-update-agent.service.d/applier.conf"):
         assert (prefix / "units" / place).is_file()
     elsewhere.mkdir()
@@ -50,3 +54,6 @@ def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name:
         assert b"Traceback" not in done.stderr
         assert program in ("tbdiff-deploy", "tb-update-fetcher") or done.returncode == 0
     assert not (tmp_path / "ran").exists()
+    subprocess.run(["make", "--silent", "uninstall", *places], cwd=REPOSITORY, check=True, capture_output=True)
+    assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
+    assert not Path("/etc/init.d/tb-update").exists()
