@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from tbdiff import labels, wire
 from tbdiff.assembly import assemble
 from tbdiff.changes import Change, image_changes
 from tbdiff.content import Contents, needed
+from tbdiff.descent import Descent
 from tbdiff.entry import EMPTY, Entry, Listing
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
@@ -21,6 +23,7 @@ from tbdiff.operation import TreeDelta
 from tbdiff.payload import LABELS, META, Chunks, Streams, frames_of
 from tbdiff.rebuild import Rebuilt, rebuild
 from tbdiff.source import Source, open_source
+from tbdiff.staging import Staging
 from tbdiff.tree import Progress, quiet, read_tree
 
 if TYPE_CHECKING:
@@ -48,6 +51,14 @@ class Over:
     rebuilt: Rebuilt
     needs: Sequence[Entry]
     contents: Contents
+    chunks: Chunks
+    streams: Streams
+
+    def stage(self, staging: Staging, encoders: Sequence[Factory], step: Callable[[], None]) -> None:
+        """Stage all contents, each checked against its digest, and the payload to its end."""
+        for _ in assemble(self.contents, staging, self.base, self.needs, encoders):
+            step()
+        self.streams.check_end(self.chunks)
 
 
 class Image(OpenedImage):
@@ -75,14 +86,16 @@ class Image(OpenedImage):
 
     def over(self, tree: Path | None, progress: Progress = quiet) -> Over:
         """What it makes of its base `tree` (None for a full image); the contents are still to be read."""
-        base = EMPTY if tree is None else self._check_base(tree, None, progress)
-        streams = self._streams()[1]
+        return self._over(EMPTY if tree is None else self._check_base(tree, None, progress))
+
+    def _over(self, base: Listing) -> Over:
+        chunks, streams = self._streams()
         contents = self._contents(streams)
         labels.check(contents.labels, base)
         rebuilt = rebuild(base, contents.delta)
         self._check_target(rebuilt)
         needs = needed(base, rebuilt.target)
-        return Over(base, contents.delta, rebuilt, needs, Contents(streams, base, needs))
+        return Over(base, contents.delta, rebuilt, needs, Contents(streams, base, needs), chunks, streams)
 
     def contents(self) -> Changes:
         """Read only what the image changes."""
@@ -113,20 +126,30 @@ class Image(OpenedImage):
         encoders = self._encoders()
         with changing(tree) as writer:
             base = self._check_base(tree, base, progress)
-            chunks, streams = self._streams()
-            contents = self._contents(streams)
-            labels.check(contents.labels, base)
-            rebuilt = rebuild(base, contents.delta)
-            self._check_target(rebuilt)
+            over = self._over(base)
             self.check_space(tree)
-            expect(rebuilt.target)
-            needs = needed(base, rebuilt.target)
-            staging = writer.begin(base)
-            for _ in assemble(Contents(streams, base, needs), staging, base, needs, encoders):
-                progress("apply", chunks.done, self.manifest.way.payload)
-            streams.check_end(chunks)
-            writer.transform(base, contents.delta, rebuilt, progress)
-        return rebuilt.target
+            expect(over.rebuilt.target)
+            over.stage(writer.begin(base), encoders, self._step("apply", over, progress))
+            writer.transform(base, over.delta, over.rebuilt, progress)
+        return over.rebuilt.target
+
+    def lay_out(self, held: Path | None, base: Listing, place: Path, progress: Progress = quiet) -> Listing:
+        """Lay out its target in the empty directory `place` as a bare tree; return the target's listing.
+
+        `held` is the bare tree of `base` that the image starts from (None: it is a full image).
+        """
+        from tbdiff.bare import lay_out  # noqa: PLC0415 - a device has no use for it
+
+        encoders = self._encoders()
+        over = self._over(self._check_base(held or place, base, progress))
+        self.check_space(place)
+        with Descent(held or place) as tree, closing(Staging(tree, base)) as staging:
+            over.stage(staging, encoders, self._step("lay out", over, progress))
+            lay_out(over.rebuilt.target, staging, base, place)
+        return over.rebuilt.target
+
+    def _step(self, phase: str, over: Over, progress: Progress) -> Callable[[], None]:
+        return lambda: progress(phase, over.chunks.done, self.manifest.way.payload)
 
     def _encoders(self) -> list[Factory]:
         wanted = self.manifest.way.encoders

@@ -26,6 +26,7 @@ PLACES = {
     "create": "tbdiff.cli.making:create",
     "convert": "tbdiff.cli.making:convert",
     "squash": "tbdiff.cli.making:squash",
+    "delta": "tbdiff.cli.making:delta",
     "encoders": "tbdiff.cli.making:show_encoders",
     "sign": "tbdiff.cli.signing:sign",
     "keygen": "tbdiff.cli.signing:keygen",

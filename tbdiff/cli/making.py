@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,23 @@ from tbdiff.completion import directories, files
 from tbdiff.errors import Rejected
 
 
+def encoders_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Which compressors an image may rely on."""
+    return click.option(
+        "--encoders",
+        metavar="all|common|none|FILE",
+        default=default,
+        show_default=True,
+        help="Which compressors a device re-creates packed files with: those of this machine, what all devices have "
+        "(zlib, gzip, LZ4), none, or those that `tbdiff encoders --json` wrote there.",
+    )
+
+
+effort_option = click.option(
+    "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
+)
+
+
 @click.command()
 @click.argument("trees", nargs=-1, required=True, metavar="[BASE] TARGET", shell_complete=directories)
 @click.option("-o", "--output", "out", required=True, metavar="IMAGE", help="The image to write.", shell_complete=files)
@@ -48,16 +66,8 @@ from tbdiff.errors import Rejected
     help="Lead to the target of IMAGE: its statement and signatures are taken over, so --key may be a delivery key.",
 )
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this private key.")
-@click.option(
-    "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
-)
-@click.option(
-    "--encoders",
-    metavar="all|common|none|FILE",
-    default="all",
-    help="Which compressors a device re-creates packed files with: those of this machine (default), what all devices "
-    "have (zlib, gzip, LZ4), none, or those that `tbdiff encoders --json` wrote there.",
-)
+@effort_option
+@encoders_option("all")
 @click.option(
     "--listings",
     metavar="DIR",
@@ -227,9 +237,7 @@ def convert(
 @click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
 @click.option("--base", type=click.Path(path_type=Path), metavar="TREE", help="The tree that the first starts from.")
 @click.option("--key", type=click.Path(path_type=Path), help="Sign with this key; a delivery key is enough.")
-@click.option(
-    "--effort", type=click.Choice(["fast", "default", "best"]), default="default", help="How hard to compress."
-)
+@effort_option
 @scratch_option
 @keys_option
 @progress_option
@@ -245,6 +253,29 @@ def squash(
     say_if_unchecked(keys)
     with progress.shown(how) as report:
         manifest = squashing.squash(images, base, out, keys=ring(keys), progress=report, notice=notice, **said)
+    _say_made(out, manifest, as_json, signed=said["key"] is not None)
+
+
+@click.command()
+@click.argument("base", metavar="BASE")
+@click.argument("target", metavar="TARGET")
+@click.option("-o", "--output", "out", required=True, type=click.Path(path_type=Path), help="The image to write.")
+@click.option("--over", multiple=True, metavar="IMAGE", help="What BASE or TARGET starts from, if it does; repeatable.")
+@click.option("--key", type=click.Path(path_type=Path), help="Sign with this key; a delivery key is enough.")
+@effort_option
+@encoders_option("common")
+@scratch_option
+@keys_option
+@progress_option
+@as_json_option
+def delta(base: str, target: str, out: Path, keys: Path | None, how: str, as_json: bool, **said: Any) -> None:
+    """Write an image from what the image BASE leads to, to what the image TARGET does; no tree is needed, nor root."""
+    from tbdiff.between import make_between  # noqa: PLC0415 - devices never make images
+
+    say_if_unchecked(keys)
+    said["available"] = _available(said.pop("encoders"))
+    with progress.shown(how) as report:
+        manifest = make_between(base, target, out, keys=ring(keys), progress=report, **said)
     _say_made(out, manifest, as_json, signed=said["key"] is not None)
 
 
