@@ -300,7 +300,8 @@ class Upload(Base):
 class Rollout(Base):
     """A release on its way to devices. `plan` is `rollout.Plan`, and never changes; `state` and `phase` tell how far.
 
-    `reason` says in words why it stands where it stands. `undoes` is the rollout that this one takes back.
+    `reason` says in words why it stands where it stands. `undoes` is the rollout that this one takes back. Devices up
+    to the id `enlisted` were looked at; those that came later still join.
     """
 
     __tablename__ = "rollout"
@@ -316,6 +317,7 @@ class Rollout(Base):
     phase: Mapped[int]
     reached: Mapped[int | None]
     seed: Mapped[str] = mapped_column(String(32))
+    enlisted: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str]
     created_by: Mapped[int] = _to("account.id")
     approved_by: Mapped[int | None] = mapped_column(Id, ForeignKey("account.id"))

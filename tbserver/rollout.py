@@ -21,6 +21,8 @@ from tbserver.refusals import NotValid
 from tbserver.windows import Window, opens
 
 PHASES_MAX = 50
+# What a device says of its health when a check failed that it cannot do without.
+SICK = "failed"
 Percent = Annotated[float, pydantic.Field(ge=0, le=100, allow_inf_nan=False)]
 
 
@@ -47,7 +49,8 @@ class Plan(pydantic.BaseModel):
     `errors_least` devices), the rollout stops and, with `on_errors` "rollback", is taken back. A device that does not
     say anything for `lost_seconds` after it was offered the release is lost. One that failed is offered it `retries`
     times more. Nothing is offered before `start`, nor outside of `window`. With `confirm` a person at the device is
-    asked. `proof` "told": of a device that tells what it runs, only that counts; "closed": that it says it is done.
+    asked. `proof` "told": of a device that tells what it runs, and how it does, only that counts; "closed": that it
+    says it is done.
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
@@ -250,13 +253,17 @@ def _too_many_errors(plan: Plan, opened: Counts) -> str:
 
 @dataclass(frozen=True)
 class Member:
-    """A device of a rollout, as far as that matters: its phase and stage, its time zone, what else it is busy with."""
+    """A device of a rollout, as far as that matters.
+
+    Its phase and stage, its time zone, what `other` rollout it is busy with, why the release is `unfit` for it.
+    """
 
     phase: int
     stage: Stage
     attempts: int = 0
     zone: str = ""
     other: str = ""
+    unfit: str = ""
     has_image: bool = True
 
 
@@ -313,6 +320,8 @@ def _why_not_this(plan: Plan, member: Member, now: int) -> str:
     """Why a device that could have it does not get it yet."""
     if member.other:
         return f"it is busy with {member.other}"
+    if member.unfit:
+        return member.unfit
     if not member.has_image:
         return "no image leads from what it runs to the release"
     next_time = opens(plan.window, member.zone, now) if plan.window is not None else None
@@ -326,9 +335,23 @@ def after_failure(plan: Plan, attempts: int) -> Stage:
     return Stage.WAITING if attempts <= plan.retries else Stage.FAILED
 
 
-def is_proven(plan: Plan, told: str, wanted: str) -> bool:
-    """Whether a device that says it is done runs the release: `told` is what it says it runs, "" if it never did."""
-    return plan.proof == "closed" or told in ("", wanted)
+def unproven(plan: Plan, told: str, health: str, wanted: str) -> str:
+    """Why a device does not count that says it is done; empty if it does.
+
+    `told` is the release that it says it runs and `health` how that does, each empty if it never said.
+    """
+    if plan.proof == "closed":
+        return ""
+    if told not in ("", wanted):
+        return f"it runs {told}"
+    return f"it runs {wanted}, and its health is: {health}" if health == SICK else ""
+
+
+def misfit(types: Sequence[str], device_type: str) -> str:
+    """Why a release for these types of device is not for one that says it is of that type; empty if it is."""
+    if not types or not device_type or device_type in types:
+        return ""
+    return f"the release is for {', '.join(types)}, and this device is {device_type}"
 
 
 def _written(moment: int) -> str:

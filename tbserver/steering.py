@@ -20,7 +20,7 @@ from tbserver.rollout import Answer, Member, Plan, Stage, Standing, State
 from tbupdate.protocol import Feedback, details
 
 ROLLBACK = "rollback"
-ZONE = "timezone"
+ZONE, TYPE = "timezone", "device_type"
 _LARGEST = 1 << 62
 
 
@@ -48,6 +48,12 @@ def plan_of(row: Rollout) -> Plan:
 def standing_of(row: Rollout) -> Standing:
     """How far a rollout is."""
     return Standing(State(row.state), row.phase, row.reached, row.reason)
+
+
+def hold(session: Session, rollout_id: int, state: State) -> Rollout | None:
+    """The rollout, if it is in that state and no other process is at it."""
+    row = session.scalar(select(Rollout).where(Rollout.id == rollout_id).with_for_update(skip_locked=True))
+    return row if row is not None and row.state == state else None
 
 
 def present(session: Session, device: Device) -> Assignment | None:
@@ -85,7 +91,11 @@ def waiting(session: Session, device: Device) -> Sequence[Assignment]:
 def judge(session: Session, device: Device, one: Assignment, now: int) -> Answer:
     """Whether a device gets what it is assigned, and why or why not."""
     row = session.get_one(Rollout, one.rollout_id)
-    zone = session.scalar(select(Attribute.value).where(Attribute.device_id == device.id, Attribute.key == ZONE))
+    query = select(Attribute.key, Attribute.value).where(
+        Attribute.device_id == device.id, Attribute.key.in_([ZONE, TYPE])
+    )
+    said = {key: value for key, value in session.execute(query)}
+    release = session.get(Release, one.release_id) if one.release_id is not None else None
     busy = present(session, device)
     other = ""
     if busy is not None and busy.id != one.id and Stage(busy.state) is not Stage.LOST:
@@ -94,8 +104,9 @@ def judge(session: Session, device: Device, one: Assignment, now: int) -> Answer
         phase=one.phase,
         stage=Stage(one.state),
         attempts=one.attempts,
-        zone=zone or "",
+        zone=said.get(ZONE, ""),
         other=other,
+        unfit=rollout.misfit(release.device_types, said.get(TYPE, "")) if release else "",
         has_image=bool(one.command) or bool(images_for(session, device, one.release_id)),
     )
     return rollout.answer(plan_of(row), standing_of(row), member, now)
@@ -229,9 +240,11 @@ def _after_report(session: Session, device: Device, one: Assignment, said: Feedb
             return stage, f"it failed{again}: {words}" if words else f"it failed{again}"
         case "closed":
             release = session.get(Release, one.release_id) if one.release_id is not None else None
-            if rollout.is_proven(plan, device.release, release.version if release else ""):
-                return Stage.SUCCEEDED, words or "it runs it"
-            return Stage.INSTALLED, f"it says that it is done, and that it runs {device.release}"
+            wanted = release.version if release else ""
+            why_not = rollout.unproven(plan, device.release, device.health, wanted)
+            if why_not:
+                return Stage.INSTALLED, f"it says that it is done, but {why_not}"
+            return Stage.SUCCEEDED, words or "it runs it"
         case "canceled":
             return Stage.CANCELLED, words or "it was stopped on the device"
         case word if word != "rejected" and one.state != Stage.STOPPING:
@@ -276,15 +289,20 @@ def consent(session: Session, device: Device, action: str, *, agreed: bool, line
 
 
 def prove(session: Session, device: Device) -> None:
-    """Count a device that said it was done as one that runs it, once it says so."""
-    if device.assignment_id is None:
+    """Count a device by what it says of itself: as one that runs the release, or while that goes on as one no more."""
+    number = device.assignment_id if device.assignment_id is not None else device.installed_id
+    one = session.get(Assignment, number, with_for_update=True) if number is not None else None
+    if one is None or one.release_id is None or one.state not in (Stage.INSTALLED, Stage.SUCCEEDED):
         return
-    one = session.get(Assignment, device.assignment_id, with_for_update=True)
-    if one is None or one.state != Stage.INSTALLED or one.release_id is None:
-        return
-    plan = plan_of(session.get_one(Rollout, one.rollout_id))
-    if rollout.is_proven(plan, device.release, session.get_one(Release, one.release_id).version):
+    row = session.get_one(Rollout, one.rollout_id)
+    wanted = session.get_one(Release, one.release_id).version
+    why_not = rollout.unproven(plan_of(row), device.release, device.health, wanted)
+    if one.state == Stage.INSTALLED and not why_not:
         change_stage(session, device, one, Stage.SUCCEEDED, f"it says that it runs {device.release}")
+    elif one.state == Stage.INSTALLED:
+        one.why = f"it says that it is done, but {why_not}"
+    elif why_not and State(row.state) in (State.RUNNING, State.PAUSED):
+        change_stage(session, device, one, Stage.FAILED, f"it ran the release, and then not any more: {why_not}")
 
 
 def ask_to_stop(session: Session, device: Device, one: Assignment, why: str) -> None:

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import Counter
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from tbserver import audit, filters, rollout, selection, steering, tallies
+from tbserver import audit, enlisting, filters, rollout, steering, tallies
 from tbserver.accounts import Caller
 from tbserver.database import Database
 from tbserver.records import Assignment, Device, Release, Rollout, Tenant
 from tbserver.refusals import NotAllowed, NotThere, Refusal
 from tbserver.rollout import Counts, Phase, Plan, Stage, Standing, State
-from tbserver.steering import ROLLBACK, plan_of, standing_of
+from tbserver.steering import plan_of, standing_of
 
 # How many devices are moved in one transaction, which others have to wait for.
 AT_ONCE = 2000
-# Giving places looks at all devices each time.
-PLACED_AT_ONCE = 20_000
 ALIVE = (State.PREPARING, State.RUNNING)
 
 
@@ -181,6 +177,7 @@ def tend(database: Database) -> None:
             .distinct()
         ).all()
     for rollout_id in alive:
+        enlisting.enlist(database, rollout_id)
         while _tend_one(database, rollout_id):
             pass
     for rollout_id in ended:
@@ -192,12 +189,10 @@ def _tend_one(database: Database, rollout_id: int) -> bool:
     """One step of a rollout in one transaction; whether there is another at once."""
     now = int(time.time())
     with database.writing() as session:
-        row = session.scalar(select(Rollout).where(Rollout.id == rollout_id).with_for_update(skip_locked=True))
-        if row is None or State(row.state) not in ALIVE:
+        row = steering.hold(session, rollout_id, State.RUNNING)
+        if row is None:
             return False
-        if row.state == State.PREPARING:
-            return _enlist(session, row)
-        if _lose(session, row, now):
+        if _lose(session, row, now) or enlisting.let_join(session, row, now):
             return True
         before = standing_of(row)
         after = rollout.advance(plan_of(row), before, counts(session, row), now)
@@ -217,58 +212,6 @@ def _move(session: Session, row: Rollout, before: Standing, after: Standing) -> 
         audit.note(session, row.tenant_id, audit.SERVER, "rollout.undo", row.name, id=undo.id, undoes=row.id)
 
 
-def _enlist(session: Session, row: Rollout) -> bool:
-    """Give more devices their places in a rollout, or let it begin if all have one."""
-    wanted = _undone(session, row) if row.undoes is not None else _meant(session, row)
-    known = set(session.scalars(select(Assignment.device_id).where(Assignment.rollout_id == row.id)))
-    missing = [one for one in wanted if one["device_id"] not in known][:PLACED_AT_ONCE]
-    if not missing:
-        row.state, row.started = State.RUNNING.value, int(time.time())
-        return True
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    session.execute(insert(Assignment), missing)
-    for phase, count in Counter(int(str(one["phase"])) for one in missing).items():
-        tallies.add(session, row.tenant_id, tallies.stages_of(row.id, phase), {Stage.WAITING.value: count})
-    return True
-
-
-def _meant(session: Session, row: Rollout) -> list[dict[str, object]]:
-    query = select(Device.id, Device.controller).where(
-        Device.tenant_id == row.tenant_id, Device.revoked.is_(False), selection.meant(filters.parse(row.filter))
-    )
-    meant = {controller: number for number, controller in session.execute(query)}
-    phases = rollout.spread(plan_of(row), row.seed, meant)
-    return [_place(row, meant[device], phase, row.release_id, "") for device, phase in phases.items()]
-
-
-def _undone(session: Session, row: Rollout) -> list[dict[str, object]]:
-    """Devices that took what is taken back, and where each of them came from."""
-    took = [Stage.OFFERED, Stage.RUNNING, Stage.STOPPING, Stage.INSTALLED, Stage.SUCCEEDED, Stage.LOST]
-    query = (
-        select(Assignment.device_id, Release.id)
-        .join(Release, (Release.tree == Assignment.from_tree) & (Release.tenant_id == Assignment.tenant_id))
-        .where(Assignment.rollout_id == row.undoes, Assignment.state.in_([stage.value for stage in took]))
-        .order_by(Assignment.device_id)
-    )
-    return [_place(row, device, 0, release, ROLLBACK) for device, release in session.execute(query)]
-
-
-def _place(row: Rollout, device_id: int, phase: int, release_id: int | None, command: str) -> dict[str, object]:
-    return {
-        "tenant_id": row.tenant_id,
-        "rollout_id": row.id,
-        "device_id": device_id,
-        "release_id": release_id,
-        "command": command,
-        "phase": phase,
-        "state": Stage.WAITING.value,
-        "why": "",
-        "from_tree": "",
-        "asks": False,
-        "attempts": 0,
-    }
-
-
 def _lose(session: Session, row: Rollout, now: int) -> bool:
     """Count devices as lost that were not heard of; whether there may be more."""
     silent = [Stage.OFFERED.value, Stage.RUNNING.value, Stage.INSTALLED.value, Stage.STOPPING.value]
@@ -282,7 +225,9 @@ def _lose(session: Session, row: Rollout, now: int) -> bool:
         device = session.get_one(Device, device_id, with_for_update=True)
         one = session.get_one(Assignment, assignment_id, with_for_update=True, populate_existing=True)
         if one.state in silent:
-            steering.change_stage(session, device, one, Stage.LOST, "it has not been heard of since it was offered")
+            # One that is done, but does not count, has told why.
+            why = one.why if one.state == Stage.INSTALLED else "it has not been heard of since it was offered"
+            steering.change_stage(session, device, one, Stage.LOST, why)
     return len(found) == AT_ONCE
 
 

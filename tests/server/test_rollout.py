@@ -202,11 +202,23 @@ def test_who_failed_tries_again_as_often_as_planned(retries: int, attempts: int,
 
 
 @pytest.mark.parametrize(
-    ("proof", "told", "expected"),
-    [("told", "1.0", False), ("told", "2.0", True), ("told", "", True), ("closed", "1.0", True)],
+    ("proof", "told", "health", "why"),
+    [
+        ("told", "1.0", "good", "it runs 1.0"),
+        ("told", "2.0", "good", ""),
+        ("told", "2.0", "degraded", ""),
+        ("told", "2.0", "failed", "it runs 2.0, and its health is: failed"),
+        ("told", "", "", ""),
+        ("closed", "1.0", "failed", ""),
+    ],
 )
-def test_success_counts_from_what_a_device_says_it_runs(proof: Any, told: str, expected: bool) -> None:
-    assert rollout.is_proven(Plan(proof=proof), told, "2.0") is expected
+def test_success_counts_from_what_a_device_says_it_runs_and_how(proof: Any, told: str, health: str, why: str) -> None:
+    assert rollout.unproven(Plan(proof=proof), told, health, "2.0") == why
+
+
+def test_a_release_is_for_types_of_device() -> None:
+    assert rollout.misfit([], "lamp") == rollout.misfit(["door"], "") == rollout.misfit(["door"], "door") == ""
+    assert rollout.misfit(["door", "gate"], "lamp") == "the release is for door, gate, and this device is lamp"
 
 
 @dataclass

@@ -96,6 +96,20 @@ class Park:
             said = Feedback(status=Status(execution="closed", result=Result(finished=finished)))
             steering.report(session, device, str(action), said, on_stop=on_stop)
 
+    def describe(self, controller: str, said: dict[str, str | None]) -> None:
+        """A device says of itself."""
+        with self.database.writing() as session:
+            device = session.scalars(select(Device).where(Device.controller == controller)).one()
+            devices.describe(session, device, "merge", said)
+            steering.prove(session, device)
+
+    def why(self, rollout_id: int, controller: str) -> str:
+        """Why a device stands where it stands."""
+        with self.database.reading() as session:
+            device = session.scalars(select(Device).where(Device.controller == controller)).one()
+            query = select(Assignment).where(Assignment.rollout_id == rollout_id, Assignment.device_id == device.id)
+            return steering.why(session, device, session.scalars(query).one(), int(time.time()))
+
     def stages(self, rollout_id: int) -> Counter[str]:
         with self.database.reading() as session:
             return Counter(session.scalars(select(Assignment.state).where(Assignment.rollout_id == rollout_id)))
@@ -174,6 +188,56 @@ def test_past_the_threshold_it_stops_and_is_taken_back(a_fleet: Fleet) -> None:
     assert park.shown(undo["id"])["rollout"]["state"] == "finished"
     park.check_counts()
     assert park.operator.ask("POST", f"/rollouts/{number}/rollback").status_code == 409
+
+
+def test_only_the_healthy_count_and_only_as_long_as_they_are(a_fleet: Fleet) -> None:
+    park = Park(a_fleet, 4)
+    number = park.order({"phases": [{"devices": 2}, {}], "errors": 50})
+    park.tend()
+    (first, action), (second, other) = park.poll()
+    park.describe(first, {"health": "failed"})
+    park.tell(first, action, "success", "2.0")
+    park.tell(second, other, "success", "2.0")
+    park.tend()
+    assert park.stages(number) == {"succeeded": 1, "installed": 1, "waiting": 2}
+    assert park.why(number, first) == "it says that it is done, but it runs 2.0, and its health is: failed"
+    park.describe(first, {"health": "degraded"})
+    assert park.stages(number) == {"succeeded": 2, "waiting": 2}
+    # What was well is watched as long as the rollout goes on.
+    park.describe(second, {"health": "failed"})
+    assert park.stages(number) == {"succeeded": 1, "failed": 1, "waiting": 2}
+    park.describe(first, {"release": "1.0"})
+    assert park.why(number, first) == "it ran the release, and then not any more: it runs 1.0"
+    park.tend()
+    assert park.shown(number)["rollout"]["state"] == "stopped"
+    park.check_counts()
+
+
+def test_new_devices_join_the_last_phase_and_those_of_another_type_do_not(a_fleet: Fleet) -> None:
+    park = Park(a_fleet, 3)
+    park.describe("box-001", {"device_type": "lamp"})
+    park.describe("box-002", {"device_type": "door"})
+    with park.database.writing() as session:
+        session.get_one(Release, park.release_id).device_types = ["door", "gate"]
+    number = park.order({"phases": [{"devices": 2}, {}]}, "release = 1.0")
+    park.tend()
+    assert [one["total"] for one in park.shown(number)["phases"]] == [2, 0]
+    with park.database.writing() as session:
+        for name in ("new-1", "new-2", "new-3", "new-4"):
+            devices.register(session, 1, name)
+    park.describe("new-1", {"release": "1.0"})
+    park.describe("new-2", {"release": "1.5"})
+    park.describe("new-4", {"release": "1.0"})
+    # The third has yet to say what it is, and holds back the fourth.
+    park.tend()
+    assert [one["total"] for one in park.shown(number)["phases"]] == [2, 1]
+    park.describe("new-3", {"release": "1.0"})
+    park.tend()
+    assert [one["total"] for one in park.shown(number)["phases"]] == [2, 3]
+    park.describe("box-002", {"device_type": "lamp"})
+    assert park.why(number, "box-002") == "the release is for door, gate, and this device is lamp"
+    assert "box-002" not in {controller for controller, _ in park.poll()}
+    park.check_counts()
 
 
 def test_who_is_not_heard_of_again_is_lost_and_stops_it(a_fleet: Fleet) -> None:
