@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from tbserver import webhooks
 from tbserver.records import AuditEntry
 
 # Who did what no person asked for.
@@ -19,3 +20,4 @@ def note(session: Session, tenant_id: int, who: str, action: str, subject: str, 
         tenant_id=tenant_id, at=int(time.time()), who=who[:128], action=action, subject=subject[:256], details=details
     )
     session.add(entry)
+    webhooks.note(session, entry)

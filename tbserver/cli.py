@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -83,6 +84,7 @@ def _places(command: Any) -> Any:
 @click.option(
     "--poll-seconds", type=click.IntRange(30, 86399), default=300, show_default=True, help="How often a device asks."
 )
+@click.option("--private-webhooks", is_flag=True, help="Webhooks may be in the own network, and without TLS.")
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False), help="Speak TLS with this certificate (PEM).")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="... and this key (PEM).")
 def serve(listen: str, tls_cert: str | None, tls_key: str | None, **said: Any) -> None:
@@ -120,6 +122,17 @@ def migrate(to: str, **said: Any) -> None:
     records = database.Database(settings.database_url)
     database.migrate(records, to)
     click.echo(f"The schema is {database.revision(records) or 'gone'}.")
+
+
+@cli.command()
+@_places
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+def backup(directory: Path, **said: Any) -> None:
+    """Copy all that a server keeps to DIRECTORY, while it runs; again, to bring the copy up to date."""
+    from tbserver.backup import back_up  # noqa: PLC0415
+
+    back_up(_settings(proxies=(), **said), directory)
+    click.echo(f"To start a server from the copy: tb-server serve --data {shlex.quote(str(directory))}")
 
 
 for _command in COMMANDS:

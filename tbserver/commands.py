@@ -142,6 +142,24 @@ def device(client: Client, name: str, revoked: bool | None) -> Answer:
 
 
 @asks
+@click.option("--add", nargs=2, metavar="NAME URL", help="Let an address be told; its secret is shown once.")
+@click.option("--on", "actions", multiple=True, metavar="ACTION", help="Told of what, such as rollout.* (the default).")
+@click.option("--remove", type=int, metavar="ID", help="Let one be told nothing more.")
+@_limit
+def webhooks(
+    client: Client, add: tuple[str, str] | None, actions: tuple[str, ...], remove: int | None, limit: int
+) -> Answer:
+    """List the addresses that are told what is done; or let one be told, or no more."""
+    if remove is not None:
+        client.ask("DELETE", f"/webhooks/{remove}")
+    if add is not None:
+        wanted = {"name": add[0], "url": add[1]} | ({"actions": actions} if actions else {})
+        made = client.ask("POST", "/webhooks", json=wanted)
+        return made, [f"{made['webhook']['id']}: its secret is {made['secret']}"]
+    return _listed(client, "/webhooks", limit, "id", "name", "url", "actions", "told", "fault")
+
+
+@asks
 @_limit
 def rollouts(client: Client, limit: int) -> Answer:
     """List rollouts, the newest first."""
@@ -239,4 +257,7 @@ def audit(client: Client, limit: int) -> Answer:
     return _listed(client, "/audit", limit, "at", "who", "action", "subject")
 
 
-COMMANDS = (upload, releases, devices, device, rollouts, rollout, roll_out, keys, trust, add_user, device_token, audit)
+COMMANDS = (
+    *(upload, releases, devices, device, rollouts, rollout, roll_out, keys, trust, add_user, device_token, webhooks),
+    audit,
+)

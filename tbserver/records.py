@@ -380,6 +380,35 @@ class Report(Base):
     details: Mapped[list[str]]
 
 
+class Webhook(Base):
+    """An address that is told of entries of the log whose action fits one of `actions`; `told` is when it last was."""
+
+    __tablename__ = "webhook"
+    __table_args__ = (Index(None, "tenant_id", "id"),)
+    id: Mapped[int] = _key()
+    tenant_id: Mapped[int] = _tenant()
+    name: Mapped[str] = mapped_column(String(64))
+    url: Mapped[str]
+    # Not a digest: signatures are made with it.
+    secret: Mapped[str] = mapped_column(String(64))
+    actions: Mapped[list[str]]
+    created: Mapped[int]
+    told: Mapped[int | None]
+    fault: Mapped[str] = mapped_column(default="")
+
+
+class Notice(Base):
+    """What a webhook is to be told, from `due` on."""
+
+    __tablename__ = "notice"
+    __table_args__ = (Index(None, "due", "id"), Index(None, "webhook_id"))
+    id: Mapped[int] = _key()
+    webhook_id: Mapped[int] = _to("webhook.id")
+    audit_id: Mapped[int] = mapped_column(Id, ForeignKey("audit.id"))
+    tries: Mapped[int]
+    due: Mapped[int]
+
+
 class Tally(Base):
     """A count that is kept, so that nobody has to count: of `subject` (such as "devices by state") those with `key`."""
 

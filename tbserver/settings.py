@@ -19,7 +19,8 @@ class Settings:
     """`data` is a directory; `database` and `artifacts` are addresses, by default of places in it.
 
     `url` is where devices and people reach it (empty: as they say themselves). `proxies` are those whose word counts
-    about who is behind them. `poll_seconds` is how often a device asks.
+    about who is behind them. `poll_seconds` is how often a device asks. With `private_webhooks` also addresses of the
+    own network are told what is done, and without TLS.
     """
 
     data: Path
@@ -28,6 +29,7 @@ class Settings:
     url: str = ""
     proxies: tuple[Network, ...] = ()
     poll_seconds: int = 300
+    private_webhooks: bool = False
 
     @property
     def database_url(self) -> str:

@@ -1,4 +1,4 @@
-"""What goes on by itself in a process: rollouts are looked after every few seconds, until it stops."""
+"""What goes on by itself in a process, until it stops: rollouts are looked after, and webhooks told what was done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from tbserver import tending
+from tbserver import tending, webhooks
 from tbserver.database import first_line
 from tbserver.server import Server
 
@@ -28,7 +28,14 @@ def working(server: Server, every: float = EVERY) -> Iterator[None]:
             # It comes back, or another process sees to it.
             log.error("rollouts could not be looked after: %s", first_line(error))
 
-    with repeating(tend, every, "working"):
+    def tell() -> None:
+        try:
+            webhooks.tell(server.database, server.settings)
+        except DBAPIError as error:
+            log.error("webhooks could not be told: %s", first_line(error))
+
+    # Apart: an address that does not answer holds up nothing else.
+    with repeating(tend, every, "working"), repeating(tell, every, "telling"):
         yield
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tbserver.api import audits, devices, logins, releases, rollouts, tenants, tokens, users
+from tbserver.api import audits, devices, logins, releases, rollouts, tenants, tokens, users, webhooks
 
 PREFIX = "/api/v1"
 
-PARTS = (logins, tenants, users, tokens, audits, devices, releases, rollouts)
+PARTS = (logins, tenants, users, tokens, audits, devices, releases, rollouts, webhooks)
 
 
 def router() -> APIRouter:

@@ -10,7 +10,7 @@ from fastapi import Form as Sent
 
 from tbserver.access import Admin, Here, Viewer
 from tbserver.accounts import Caller, Role
-from tbserver.api import audits, devices, tenants, tokens, users
+from tbserver.api import audits, devices, tenants, tokens, users, webhooks
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
 from tbserver.server import Server
@@ -48,6 +48,14 @@ class NewToken(Form):
     name: str
     role: RoleWord
     days: Days = None
+
+
+class NewHook(Form):
+    """An address to be told what is done."""
+
+    name: str
+    url: str
+    actions: str = "rollout.*"
 
 
 class NewDeviceToken(Form):
@@ -101,12 +109,28 @@ def reset_password(server: Here, request: Request, caller: Admin, user_id: int) 
     return show(request, caller, "secret.html", what="password", name="", secret=made.password)
 
 
+@router.post("/webhooks")
+def create_webhook(server: Here, request: Request, caller: Admin, given: Annotated[NewHook, Sent()]) -> Response:
+    """Let an address be told what is done; its secret is shown once."""
+    wanted = take(webhooks.NewHook, name=given.name, url=given.url, actions=given.actions.replace(",", " ").split())
+    made = webhooks.create_webhook(server, caller, wanted)
+    return show(request, caller, "secret.html", 201, what="secret", name=made.webhook.name, secret=made.secret)
+
+
+@router.post("/webhooks/{webhook_id}/remove")
+def remove_webhook(server: Here, caller: Admin, webhook_id: int) -> Response:
+    """Let an address be told nothing more."""
+    webhooks.remove_webhook(server, caller, webhook_id)
+    return go("/tokens")
+
+
 @router.get("/tokens")
 def list_tokens(server: Here, request: Request, caller: Viewer) -> Response:
     """The tokens that one may see."""
     about: dict[str, Any] = {
         "roles": [role.word for role in Role if role <= caller.role],
         "for_devices": _of_devices(server, caller),
+        "hooks": webhooks.list_webhooks(server, caller, MOST).items if caller.role >= Role.ADMIN else [],
     }
     return show(request, caller, "tokens.html", found=tokens.list_tokens(server, caller, MOST), **about)
 

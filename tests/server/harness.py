@@ -93,12 +93,12 @@ class Person:
 
 
 @contextmanager
-def fleet(data: Path, database_url: str, **more: Any) -> Iterator[Fleet]:
+def fleet(data: Path, database_url: str, *, is_new: bool = True, **more: Any) -> Iterator[Fleet]:
     """A server in this process."""
     server, password = open_server(Settings(data=data, database=database_url, **more))
-    assert password is not None
+    assert (password is not None) == is_new
     try:
         web = TestClient(create_app(server), base_url=URL, raise_server_exceptions=True)
-        yield Fleet(server, web, password)
+        yield Fleet(server, web, password or "")
     finally:
         server.database.close()

@@ -33,6 +33,9 @@ ROLES: dict[str, Role | str] = {
     "GET /tokens": Role.VIEWER,
     "POST /tokens": Role.VIEWER,
     "DELETE /tokens/{token_id}": Role.VIEWER,
+    "GET /webhooks": Role.ADMIN,
+    "POST /webhooks": Role.ADMIN,
+    "DELETE /webhooks/{webhook_id}": Role.ADMIN,
     "GET /audit": Role.VIEWER,
     "GET /devices": Role.VIEWER,
     "GET /devices/counts": Role.VIEWER,
@@ -101,6 +104,8 @@ PAGES: dict[str, Role | str] = {
     "POST /tokens/{token_id}/revoke": Role.VIEWER,
     "POST /device-tokens": Role.ADMIN,
     "POST /device-tokens/{device_token_id}/revoke": Role.ADMIN,
+    "POST /webhooks": Role.ADMIN,
+    "POST /webhooks/{webhook_id}/remove": Role.ADMIN,
 }
 # What a form has to say before anybody is told that what it is about is not there.
 FORMS = {
@@ -110,6 +115,7 @@ FORMS = {
     "POST /users": {"name": " ", "role": "viewer"},
     "POST /tokens": {"name": " ", "role": "viewer"},
     "POST /device-tokens": {"name": " ", "kind": "gateway"},
+    "POST /webhooks": {"name": " ", "url": "x"},
 }
 READS_PAGES = {"Accept": "text/html,application/xhtml+xml"}
 
@@ -155,6 +161,7 @@ def things(fleet: Fleet, tenant_id: int) -> dict[str, Any]:
         "device_id": device,
         "group_id": admin.post("/groups", name=name)["id"],
         "device_token_id": admin.post("/device-tokens", kind="gateway", name=name)["token"]["id"],
+        "webhook_id": admin.post("/webhooks", name=name, url="https://hooks.example/1")["webhook"]["id"],
         "key_id": admin.post("/keys", name=name, pem=pem)["id"],
         "upload_id": admin.post("/uploads", **said)["id"],
         "release_id": release,

@@ -1,0 +1,84 @@
+"""A copy of all that a server keeps in its directory, made while it runs, with which it can be started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import make_url
+
+from tbdiff.errors import Failed, Rejected
+from tbserver.settings import DELIVERY_KEY, Settings
+
+_REMEDY = "See `Backup` in docs/server/running.md: pg_dump, and a copy of the store."
+
+
+def back_up(settings: Settings, place: Path) -> None:
+    """Bring the copy in a directory up to date, which is made if it is not there; Rejected, or Failed.
+
+    Artifacts are named by what they hold, and never change: those that are there are not copied again. What was removed
+    meanwhile stays in the copy, where it does no harm.
+    """
+    if settings.database or settings.artifacts:
+        raise Rejected("a database or a store elsewhere is not copied by this; nothing was done", _REMEDY)
+    records = make_url(settings.database_url).database
+    if records is None or not Path(records).exists():
+        raise Rejected(f"there are no records in {settings.data}; nothing was done", "Name the directory with --data.")
+    if place.resolve().is_relative_to(settings.data.resolve()):
+        raise Rejected("a copy inside of what is copied is none; nothing was done", "Name a place on another disk.")
+    target = Settings(data=place)
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Before the records, for what is removed meanwhile; and after them, for what has come.
+        _copy_artifacts(settings.data, target.data)
+        _copy_records(Path(records), place / Path(records).name)
+        _copy_artifacts(settings.data, target.data)
+        key = settings.data / DELIVERY_KEY
+        if key.exists():
+            _copy(key, place / DELIVERY_KEY)
+    except (OSError, sqlite3.Error) as error:
+        raise Failed(f"the copy in {place} was not brought up to date: {error}", "The one before is there.") from None
+
+
+def _copy_records(source: Path, target: Path) -> None:
+    """As they are at one moment; what was there is replaced at once."""
+    new = target.with_name(f"{target.name}.new")
+    new.unlink(missing_ok=True)
+    with (
+        closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as here,
+        closing(sqlite3.connect(new)) as there,
+    ):
+        os.chmod(new, 0o600)
+        here.backup(there)
+    _settle(new, target)
+
+
+def _copy_artifacts(source: Path, target: Path) -> None:
+    for folder, _, names in os.walk(source / "artifacts"):
+        for name in names:
+            path = Path(folder, name)
+            other = target / path.relative_to(source)
+            if other.exists():
+                continue
+            other.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                _copy(path, other)
+            except FileNotFoundError:
+                # Removed meanwhile.
+                other.with_name(f"{other.name}.new").unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    new = target.with_name(f"{target.name}.new")
+    shutil.copy2(source, new)
+    _settle(new, target)
+
+
+def _settle(new: Path, target: Path) -> None:
+    """Let it have its name when all of it is on the disk."""
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.rename(target)
