@@ -55,24 +55,27 @@ def _give(session: Session, row: Rollout, places: Sequence[dict[str, object]]) -
 
 
 def _meant(session: Session, row: Rollout) -> list[dict[str, object]]:
-    query = _fitting(session, row).with_only_columns(Device.controller, Device.id)
+    query = _meant_by(session, row).with_only_columns(Device.controller, Device.id)
     meant: dict[str, int] = {controller: number for controller, number in session.execute(query)}
     phases = rollout.spread(plan_of(row), row.seed, meant)
     return [_place(row, meant[device], phase, row.release_id, "") for device, phase in phases.items()]
 
 
-def _fitting(session: Session, row: Rollout) -> Select[Device]:
-    """The devices that the rollout means, but for those that say they are of another type."""
+def fitting(tenant_id: int, filter_: str, types: Sequence[str]) -> Select[Device]:
+    """The devices that a filter means, but for those that say they are of none of these types (no types: any)."""
     query = select(Device).where(
-        Device.tenant_id == row.tenant_id, Device.revoked.is_(False), selection.meant(filters.parse(row.filter))
+        Device.tenant_id == tenant_id, Device.revoked.is_(False), selection.meant(filters.parse(filter_))
     )
-    types = session.get_one(Release, row.release_id).device_types
     if not types:
         return query
     other = exists().where(
         Attribute.device_id == Device.id, Attribute.key == steering.TYPE, Attribute.value.not_in(["", *types])
     )
     return query.where(~other)
+
+
+def _meant_by(session: Session, row: Rollout) -> Select[Device]:
+    return fitting(row.tenant_id, row.filter, session.get_one(Release, row.release_id).device_types)
 
 
 def let_join(session: Session, row: Rollout, now: int) -> bool:
@@ -87,7 +90,7 @@ def let_join(session: Session, row: Rollout, now: int) -> bool:
     ready = [one.id for one in takewhile(lambda one: not one.wants or one.created < now - SILENT_MOST, found)]
     if not ready:
         return False
-    joining = session.scalars(_fitting(session, row).with_only_columns(Device.id).where(Device.id.in_(ready))).all()
+    joining = session.scalars(_meant_by(session, row).with_only_columns(Device.id).where(Device.id.in_(ready))).all()
     last = len(row.plan["phases"]) - 1
     if joining:
         _give(session, row, [_place(row, number, last, row.release_id, "") for number in joining])

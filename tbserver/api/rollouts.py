@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tbserver import audit, filters, selection, steering, tending
+from tbserver import audit, enlisting, steering, tending
 from tbserver.access import Approver, Here, Operator, Viewer
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.filters import LENGTH_MAX
@@ -116,12 +116,17 @@ def create_rollout(server: Here, caller: Operator, given: NewRollout) -> Rollout
 
 
 @router.get("/rollouts/meant")
-def count_meant(server: Here, caller: Viewer, filter: Annotated[str, Query(max_length=LENGTH_MAX)] = "") -> Meant:
-    """How many devices a filter means, as far as they are worth counting, and the first of them."""
+def count_meant(
+    server: Here,
+    caller: Viewer,
+    filter: Annotated[str, Query(max_length=LENGTH_MAX)] = "",
+    release_id: int | None = None,
+) -> Meant:
+    """How many devices a filter means (for a release, those of its types), as far as they are worth counting."""
     with server.database.reading() as session:
-        query = select(Device.controller).where(
-            Device.tenant_id == caller.tenant_id, Device.revoked.is_(False), selection.meant(filters.parse(filter))
-        )
+        release = session.get(Release, release_id) if release_id is not None else None
+        types = release.device_types if release is not None and release.tenant_id == caller.tenant_id else []
+        query = enlisting.fitting(caller.tenant_id, filter, types).with_only_columns(Device.controller)
         found = session.scalars(query.order_by(Device.id).limit(MEANT_MOST + 1)).all()
         return Meant(devices=min(len(found), MEANT_MOST), more=len(found) > MEANT_MOST, first=list(found[:MEANT_SHOWN]))
 

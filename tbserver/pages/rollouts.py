@@ -63,7 +63,7 @@ def create_rollout(server: Here, request: Request, caller: Operator, given: Anno
     """Look which devices a rollout would reach, or begin it."""
     try:
         if given.do == "look":
-            meant = rollouts.count_meant(server, caller, given.filter)
+            meant = rollouts.count_meant(server, caller, given.filter, given.release_id)
             return _form(server, request, caller, given, meant=meant)
         said = {"name": given.name.strip(), "release_id": given.release_id, "filter": given.filter.strip()}
         made = rollouts.create_rollout(server, caller, take(rollouts.NewRollout, **said, plan=given.plan()))

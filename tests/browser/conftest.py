@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tbserver import tending
 from tbserver.server import Server, open_server
 from tbserver.settings import Settings
-from tbserver.simulation import Simulation
+from tbserver.simulation import TYPES, Simulation
 from tests.server.images import Works
 from tests.server.live import listening
 
@@ -68,7 +68,7 @@ def site(tmp_path: Path, page: Page) -> Iterator[Site]:
     assert password is not None
     try:
         with listening(server) as url:
-            made = Site(server, url, password, page, Works(tmp_path), Simulation(server, 1, {"2.0": 0.6}))
+            made = Site(server, url, password, page, Works(tmp_path, TYPES), Simulation(server, 1, {"2.0": 0.6}))
             # A busy machine is no fault of a page.
             expect.set_options(timeout=60_000)
             page.set_default_timeout(60_000)

@@ -18,6 +18,7 @@ class Works:
     """A build host: two releases, and keys."""
 
     place: Path
+    types: tuple[str, ...] = ("kiosk",)
 
     def key(self, name: str) -> Path:
         path = self.place / f"{name}.key"
@@ -47,7 +48,7 @@ class Works:
             self.tree(base) if base else None,
             self.tree(version),
             out,
-            label=Label(name="demo", release=version, device_types=("kiosk",)),
+            label=Label(name="demo", release=version, device_types=self.types),
             stated=stated,
             key=self.key(key) if key else None,
             effort="fast",

@@ -219,6 +219,8 @@ def test_new_devices_join_the_last_phase_and_those_of_another_type_do_not(a_flee
     park.describe("box-002", {"device_type": "door"})
     with park.database.writing() as session:
         session.get_one(Release, park.release_id).device_types = ["door", "gate"]
+    asked = {"filter": "release = 1.0", "release_id": park.release_id}
+    assert park.operator.get("/rollouts/meant", params=asked)["devices"] == 2
     number = park.order({"phases": [{"devices": 2}, {}]}, "release = 1.0")
     park.tend()
     assert [one["total"] for one in park.shown(number)["phases"]] == [2, 0]
