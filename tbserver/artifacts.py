@@ -41,8 +41,10 @@ class Checked:
     statement: bytes
     image: str
     signers: tuple[str, ...]
+    digest: str
     md5: str
     sha1: str
+    size: int
 
 
 def read_key(server: Server, name: str, pem: str) -> PublicKey:
@@ -148,14 +150,23 @@ def finish(server: Server, caller: Caller, upload_id: str) -> Artifact:
         raise Refusal(f"{upload.size - upload.received} of {upload.size} bytes are still to come")
     try:
         with _whole(server, upload) as path:
-            checked = _check(path, upload.digest, keys)
+            checked = check(path, keys, announced=upload.digest)
             server.store.put_file(key_of(caller.tenant_id, upload.digest), path)
     except Rejected:
         drop(server, caller, upload_id)
         raise
     try:
         with server.database.writing() as session:
-            artifact = _record(session, caller, upload, checked)
+            artifact = record(session, caller.tenant_id, checked, UPLOADED)
+            audit.note(
+                session,
+                caller.tenant_id,
+                caller.name,
+                "artifact.upload",
+                upload.digest,
+                release=checked.manifest.target.release or (checked.manifest.target.tree or "")[:12],
+                signers=list(checked.signers),
+            )
     except IntegrityError:
         raise Refusal("somebody else finished an upload of the same at this moment", "Look at the list.") from None
     drop(server, caller, upload_id)
@@ -174,13 +185,15 @@ def _whole(server: Server, upload: Upload) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def _check(path: Path, digest: str, keys: KeyRing) -> Checked:
+def check(path: Path, keys: KeyRing, announced: str = "") -> Checked:
+    """Read an image to its end; Refusal unless keys of the ring answer for it, and it is what was announced."""
     sums = [hashlib.sha256(), hashlib.md5(usedforsecurity=False), hashlib.sha1(usedforsecurity=False)]
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
             for one in sums:
                 one.update(piece)
-    if sums[0].hexdigest() != digest:
+    digest, md5, sha1 = (one.hexdigest() for one in sums)
+    if announced not in ("", digest):
         raise Refusal(
             "what came is not what was announced: its digest is another one; it was dropped", "Send it again."
         )
@@ -192,19 +205,19 @@ def _check(path: Path, digest: str, keys: KeyRing) -> Checked:
                     "this is no image of tbdiff's own form", "Make it one with `tbdiff convert`, and sign that."
                 )
             opened.check()
-            return Checked(
-                manifest, opened.stated[0], opened.digest, opened.signers, sums[1].hexdigest(), sums[2].hexdigest()
-            )
+            stated, size = opened.stated[0], path.stat().st_size
+            return Checked(manifest, stated, opened.digest, opened.signers, digest, md5, sha1, size)
     except Rejected as error:
         raise Refusal(str(error).replace(str(path), "the file"), error.remedy) from None
 
 
-def _record(session: Session, caller: Caller, upload: Upload, checked: Checked) -> Artifact:
+def record(session: Session, tenant_id: int, checked: Checked, made: str) -> Artifact:
+    """Write down an artifact that is in the store, and its release if it is the first one of that."""
     target, way, now = checked.manifest.target, checked.manifest.way, int(time.time())
-    release = session.scalar(select(Release).where(Release.tenant_id == caller.tenant_id, Release.tree == target.tree))
+    release = session.scalar(select(Release).where(Release.tenant_id == tenant_id, Release.tree == target.tree))
     if release is None:
         release = Release(
-            tenant_id=caller.tenant_id,
+            tenant_id=tenant_id,
             tree=target.tree,
             statement=checked.statement,
             name=target.name,
@@ -217,30 +230,21 @@ def _record(session: Session, caller: Caller, upload: Upload, checked: Checked) 
         session.add(release)
         session.flush()
     artifact = Artifact(
-        tenant_id=caller.tenant_id,
+        tenant_id=tenant_id,
         release_id=release.id,
-        name=f"{upload.digest[:16]}.tbdiff",
-        digest=upload.digest,
+        name=f"{checked.digest[:16]}.tbdiff",
+        digest=checked.digest,
         md5=checked.md5,
         sha1=checked.sha1,
-        size=upload.size,
+        size=checked.size,
         image=checked.image,
         base=way.base or "",
         free=way.free,
         encoders=list(way.encoders),
         signers=list(checked.signers),
-        made=UPLOADED,
+        made=made,
         created=now,
     )
     session.add(artifact)
     session.flush()
-    audit.note(
-        session,
-        caller.tenant_id,
-        caller.name,
-        "artifact.upload",
-        upload.digest,
-        release=release.version or release.tree[:12],
-        signers=list(checked.signers),
-    )
     return artifact

@@ -33,9 +33,13 @@ def cli() -> None:
 
 
 def _settings(**said: Any) -> Any:
-    from tbserver.settings import Settings, parse_networks  # noqa: PLC0415
+    from tbserver.settings import DeltaMaking, Settings, parse_networks  # noqa: PLC0415
 
-    return Settings(proxies=parse_networks(said.pop("proxies")), **said)
+    making = {name.removeprefix("delta_"): said.pop(name) for name in [*said] if name.startswith("delta_")}
+    for name in ("memory", "budget"):
+        if name in making:
+            making[name] <<= 20
+    return Settings(proxies=parse_networks(said.pop("proxies", ())), making=DeltaMaking(**making), **said)
 
 
 def _places(command: Any) -> Any:
@@ -68,8 +72,48 @@ def _places(command: Any) -> Any:
     return command
 
 
+_delivery_key = click.option(
+    "--delivery-key",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The private key that signs deltas; by default in DIR. It is made if it is not there.",
+)
+
+
+def _making(command: Any) -> Any:
+    """How deltas are made."""
+    number = click.IntRange(min=1)
+    for option in (
+        click.option(
+            "--delta-budget", metavar="MIB", type=number, default=10240, help="For all deltas made.", **_SHOWN
+        ),
+        click.option(
+            "--delta-memory", metavar="MIB", type=number, default=1024, help="For one that is made.", **_SHOWN
+        ),
+        click.option("--delta-seconds", type=number, default=3600, help="For one that is made.", **_SHOWN),
+        click.option("--delta-encoders", metavar="WHICH", default="common", help="As for `tbdiff delta`.", **_SHOWN),
+        click.option(
+            "--delta-effort",
+            type=click.Choice(["fast", "default", "best"]),
+            default="default",
+            help="As for `tbdiff delta`.",
+            **_SHOWN,
+        ),
+        click.option(
+            "--delta-makers", type=click.IntRange(0, 64), default=1, help="Deltas made at a time; 0: none.", **_SHOWN
+        ),
+        _delivery_key,
+    ):
+        command = option(command)
+    return command
+
+
+_SHOWN: dict[str, Any] = {"show_default": True}
+
+
 @cli.command()
 @_places
+@_making
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:8480", show_default=True, help="Where to answer.")
 @click.option(
     "--url", metavar="URL", default="", help="What devices and people call this server, if something is in between."
@@ -105,7 +149,7 @@ def demo(data: Path | None, devices: int, listen: str) -> None:
     from tbserver.serving import show  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(prefix="tb-server-demo-") as place:
-        show(_settings(proxies=(), data=data or Path(place)), listen, devices)
+        show(_settings(data=data or Path(place)), listen, devices)
 
 
 @cli.command()
@@ -117,7 +161,7 @@ def migrate(to: str, **said: Any) -> None:
     """Bring the schema of the database up to date (`serve` does so itself), or back."""
     from tbserver import database  # noqa: PLC0415
 
-    settings = _settings(proxies=(), **said)
+    settings = _settings(**said)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     records = database.Database(settings.database_url)
     database.migrate(records, to)
@@ -131,8 +175,24 @@ def backup(directory: Path, **said: Any) -> None:
     """Copy all that a server keeps to DIRECTORY, while it runs; again, to bring the copy up to date."""
     from tbserver.backup import back_up  # noqa: PLC0415
 
-    back_up(_settings(proxies=(), **said), directory)
+    back_up(_settings(**said), directory)
     click.echo(f"To start a server from the copy: tb-server serve --data {shlex.quote(str(directory))}")
+
+
+@cli.command("delivery-key")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_delivery_key
+@_places
+def show_delivery_key(*, as_json: bool, **said: Any) -> None:
+    """Say how devices come to trust the key that signs deltas; it is made if it is not there."""
+    from tbserver import delivery  # noqa: PLC0415
+
+    settings = _settings(**said)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    words = delivery.advice(settings)
+    key, pem = delivery.known(settings) or (delivery.ready(settings), "")
+    told = {"format_version": 1, "key_id": key.key_id.hex(), "pem": pem, "file": str(delivery.public_file(settings))}
+    click.echo(json.dumps(told) if as_json else f"{words}\n{pem}")
 
 
 for _command in COMMANDS:

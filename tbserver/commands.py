@@ -111,6 +111,17 @@ def releases(client: Client, limit: int) -> Answer:
 
 
 @asks
+def deltas(client: Client) -> Answer:
+    """List deltas between releases: those that are there, and why the others are not."""
+    found = client.ask("GET", "/deltas")
+    columns = ("release", "base_release", "devices", "state", "size", "saved", "why")
+    key = found["key"]
+    lines = [f"{found['made'] >> 20} MiB of {found['budget'] >> 20} MiB are made here"]
+    lines += [f"signed by the delivery key {key['key_id']}, trusted by {key['trusted_by']} devices"] if key else []
+    return found, [*_table(found["items"], *columns), *lines]
+
+
+@asks
 @click.option("--filter", "filter_", default="", help='Such as: device_type = kiosk and not site = "berlin *".')
 @click.option("--state", type=click.Choice(["new", "idle", "updating", "failed"]), help="Only those.")
 @_limit
@@ -258,6 +269,6 @@ def audit(client: Client, limit: int) -> Answer:
 
 
 COMMANDS = (
-    *(upload, releases, devices, device, rollouts, rollout, roll_out, keys, trust, add_user, device_token, webhooks),
-    audit,
+    *(upload, releases, deltas, devices, device, rollouts, rollout, roll_out),
+    *(keys, trust, add_user, device_token, webhooks, audit),
 )

@@ -417,3 +417,24 @@ class Tally(Base):
     subject: Mapped[str] = mapped_column(String(64), primary_key=True)
     key: Mapped[str] = mapped_column(String(128), primary_key=True)
     count: Mapped[int]
+
+
+class Making(Base):
+    """A delta from the tree `base` to a release that is being made, or was tried and is not there.
+
+    `state` is `deltas.Trial`. While it is made, `owner` names who makes it, who has to say so again before `until`;
+    else it is not tried again before. `size` is what it had if it was made and not kept.
+    """
+
+    __tablename__ = "making"
+    __table_args__ = (UniqueConstraint("release_id", "base"), Index(None, "tenant_id", "id"))
+    id: Mapped[int] = _key()
+    tenant_id: Mapped[int] = _tenant()
+    release_id: Mapped[int] = _to("release.id")
+    base: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    why: Mapped[str]
+    size: Mapped[int]
+    begun: Mapped[int]
+    owner: Mapped[str] = mapped_column(String(32))
+    until: Mapped[int]

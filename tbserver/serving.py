@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tbdiff.errors import Rejected
-from tbserver import journal
+from tbserver import delivery, journal
 from tbserver.app import create_app
 from tbserver.limits import HEAD_MAX, PromptProtocol
 from tbserver.server import Server, open_server
@@ -28,6 +28,8 @@ def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | 
     server, password = open_server(settings)
     if password is not None:
         _tell(f"First account: admin, password {password} (good for one login)")
+    if settings.making.makers:
+        _tell(delivery.advice(settings))
     with working(server):
         _answer(server, listen, tls_cert, tls_key)
 

@@ -15,12 +15,29 @@ DELIVERY_KEY = "delivery.key"
 
 
 @dataclass(frozen=True)
+class DeltaMaking:
+    """How deltas are made here: by so many makers at a time (0: none are), each within these limits.
+
+    `effort` and `encoders` are those of `tbdiff delta`. `seconds` and `memory` (bytes) bound one maker, `budget`
+    (bytes) all deltas that the servers on this database made.
+    """
+
+    makers: int = 1
+    effort: str = "default"
+    encoders: str = "common"
+    seconds: int = 3600
+    memory: int = 1 << 30
+    budget: int = 10 << 30
+
+
+@dataclass(frozen=True)
 class Settings:
     """`data` is a directory; `database` and `artifacts` are addresses, by default of places in it.
 
     `url` is where devices and people reach it (empty: as they say themselves). `proxies` are those whose word counts
     about who is behind them. `poll_seconds` is how often a device asks. With `private_webhooks` also addresses of the
-    own network are told what is done, and without TLS.
+    own network are told what is done, and without TLS. `delivery_key` is the file of the key that signs deltas, by
+    default in `data`.
     """
 
     data: Path
@@ -30,6 +47,8 @@ class Settings:
     proxies: tuple[Network, ...] = ()
     poll_seconds: int = 300
     private_webhooks: bool = False
+    delivery_key: Path | None = None
+    making: DeltaMaking = DeltaMaking()
 
     @property
     def database_url(self) -> str:
@@ -40,6 +59,11 @@ class Settings:
     def artifacts_url(self) -> str:
         """Where the artifacts are."""
         return self.artifacts or (self.data / "artifacts").absolute().as_uri()
+
+    @property
+    def key(self) -> Path:
+        """Where the delivery key is, or will be."""
+        return self.delivery_key or self.data / DELIVERY_KEY
 
     @property
     def scratch(self) -> Path:

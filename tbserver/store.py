@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -56,6 +57,11 @@ class Store:
             return int(obstore.head(self._inner, key)["size"])
         except FileNotFoundError:
             return None
+
+    def delete(self, key: str) -> None:
+        """Remove one object, which may be gone already."""
+        with suppress(FileNotFoundError):
+            obstore.delete(self._inner, key)
 
     def remove(self, prefix: str) -> None:
         """Remove all objects whose keys begin with a prefix of whole names."""

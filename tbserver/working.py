@@ -1,20 +1,22 @@
-"""What goes on by itself in a process, until it stops: rollouts are looked after, and webhooks told what was done."""
+"""What goes on by itself in a process, until it stops: rollouts looked after, webhooks told, deltas made."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from tbserver import tending, webhooks
+from tbserver import tending, webhooks, workshop
 from tbserver.database import first_line
 from tbserver.server import Server
 
 log = logging.getLogger(__name__)
 EVERY = 2.0
+# How often it is looked whether a delta is wanted.
+LOOK_EVERY = 10.0
 
 
 @contextmanager
@@ -34,19 +36,39 @@ def working(server: Server, every: float = EVERY) -> Iterator[None]:
         except DBAPIError as error:
             log.error("webhooks could not be told: %s", first_line(error))
 
+    def make(is_stopping: Callable[[], bool]) -> None:
+        try:
+            while not is_stopping() and workshop.make_next(server, is_stopping):
+                pass
+        except (DBAPIError, OSError) as error:
+            said = first_line(error) if isinstance(error, DBAPIError) else str(error)
+            log.error("no delta could be made: %s", said)
+
     # Apart: an address that does not answer holds up nothing else.
-    with repeating(tend, every, "working"), repeating(tell, every, "telling"):
+    with ExitStack() as stack:
+        stack.enter_context(repeating(tend, every, "working"))
+        stack.enter_context(repeating(tell, every, "telling"))
+        for number in range(server.settings.making.makers):
+            stack.enter_context(_repeating(make, LOOK_EVERY, f"making-{number}"))
         yield
 
 
 @contextmanager
 def repeating(act: Callable[[], object], every: float, name: str) -> Iterator[None]:
     """Do something every so many seconds, in a thread of that name, meanwhile."""
+    with _repeating(lambda _: act(), every, name):
+        yield
+
+
+@contextmanager
+def _repeating(act: Callable[[Callable[[], bool]], object], every: float, name: str) -> Iterator[None]:
+    """The same for what takes long: it can see that it shall stop."""
     stop = threading.Event()
 
     def go_on() -> None:
+        act(stop.is_set)
         while not stop.wait(every):
-            act()
+            act(stop.is_set)
 
     thread = threading.Thread(target=go_on, name=name)
     thread.start()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tbserver.api import audits, devices, logins, releases, rollouts, tenants, tokens, users, webhooks
+from tbserver.api import audits, deltas, devices, logins, releases, rollouts, tenants, tokens, users, webhooks
 
 PREFIX = "/api/v1"
 
-PARTS = (logins, tenants, users, tokens, audits, devices, releases, rollouts, webhooks)
+PARTS = (logins, tenants, users, tokens, audits, devices, releases, deltas, rollouts, webhooks)
 
 
 def router() -> APIRouter:

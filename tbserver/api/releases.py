@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tbserver import artifacts, audit
 from tbserver.access import Admin, Here, Operator, Viewer
+from tbserver.api.deltas import DeltaShown, deltas_of
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import Artifact, Release, TrustedKey
@@ -86,10 +87,11 @@ class ArtifactShown(Shape):
 
 
 class ReleaseWithArtifacts(Shape):
-    """A release, and what leads to it."""
+    """A release, what leads to it, and the deltas that could."""
 
     release: ReleaseShown
     artifacts: list[ArtifactShown]
+    deltas: list[DeltaShown]
 
 
 @router.get("/keys")
@@ -191,4 +193,5 @@ def show_release(server: Here, caller: Viewer, release_id: int) -> ReleaseWithAr
         return ReleaseWithArtifacts(
             release=ReleaseShown.model_validate(release),
             artifacts=[ArtifactShown.model_validate(row) for row in held],
+            deltas=deltas_of(server, session, caller.tenant_id, release_id),
         )

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi import Form as Sent
 
 from tbserver.access import Admin, Here, Viewer
-from tbserver.api import releases
+from tbserver.api import deltas, releases
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
 
@@ -28,7 +28,7 @@ def list_releases(server: Here, request: Request, caller: Viewer, paging: Paging
     """All releases, the newest first."""
     found = releases.list_releases(server, caller, paging)
     keys = releases.list_keys(server, caller, Asked(limit=500)).items
-    return show(request, caller, "releases.html", found=found, keys=keys)
+    return show(request, caller, "releases.html", found=found, keys=keys, known=deltas.list_deltas(server, caller))
 
 
 @router.get("/releases/{release_id}")

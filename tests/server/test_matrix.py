@@ -67,6 +67,7 @@ ROLES: dict[str, Role | str] = {
     "POST /uploads/{upload_id}/finish": Role.OPERATOR,
     "GET /releases": Role.VIEWER,
     "GET /releases/{release_id}": Role.VIEWER,
+    "GET /deltas": Role.VIEWER,
 }
 # The same for the pages, and for what looks after the server.
 PAGES: dict[str, Role | str] = {

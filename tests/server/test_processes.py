@@ -16,8 +16,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tbserver.scratch import workplace
 from tests.server.harness import fleet
+from tests.server.images import Works
 from tests.server.test_tending import Park
+from tests.server.test_workshop import Depot
 
 
 @contextlib.contextmanager
@@ -51,7 +54,9 @@ def test_it_starts_says_where_to_log_in_and_stops_gracefully(tmp_path: Path) -> 
         running.send_signal(signal.SIGTERM)
         assert running.wait(60) == 0
         for line in log.read_text().splitlines():
-            assert line.startswith(("First account", "Log in")) or json.loads(line)["level"] == "info", line
+            assert line.startswith(("First account", "Log in", "Deltas that")) or json.loads(line)["level"] == "info", (
+                line
+            )
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 
@@ -124,3 +129,42 @@ def until(park: Park, count: int) -> list[tuple[str, int]]:
     while len(got) < count:
         got.update(park.poll())
     return list(got.items())
+
+
+def makers(place: Path) -> dict[int, int]:
+    """The processes that make deltas in a directory, and whose children they are."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"tbserver.confined" in (words := (process / "cmdline").read_bytes()) and bytes(place) in words:
+                found[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def test_a_process_is_killed_while_it_makes_a_delta_and_another_one_takes_over(
+    database_url: str, tmp_path: Path
+) -> None:
+    with fleet(tmp_path / "data", database_url) as made:
+        depot = Depot(made, Works(tmp_path), v1_0=1, v1_1=1)
+        kept = ("--database", database_url, "--artifacts", (tmp_path / "data/artifacts").as_uri())
+        options = (*kept, "--delivery-key", str(tmp_path / "data/delivery.key"))
+        with program(tmp_path / "one", *options) as (one, _, log):
+            while not (children := makers(tmp_path / "one")):
+                assert one.poll() is None, log.read_text()
+                time.sleep(0.01)
+            assert set(children.values()) == {one.pid}
+            one.kill()
+            # It does not go on alone.
+            while makers(tmp_path / "one"):
+                time.sleep(0.01)
+        (left,) = [one for one in depot.tried() if one.state == "making"]
+        assert depot.made() == []
+        depot.later()
+        with program(tmp_path / "two", *options):
+            while len(depot.made()) < 2:
+                time.sleep(0.05)
+        assert left.base in {one.base for one in depot.made()}
+        assert depot.tried() == []
+        (left_over,) = (tmp_path / "one/scratch").glob("making-*")
+        with workplace(tmp_path / "one/scratch"):
+            assert not left_over.exists()

@@ -1,0 +1,100 @@
+"""Deltas between releases: which ones there are, what they save, and why one is not there."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from tbserver import delivery, demand
+from tbserver.access import Here, Viewer
+from tbserver.api.shapes import Shape
+from tbserver.deltas import judge
+from tbserver.records import Attribute, Release
+from tbserver.server import Server
+
+router = APIRouter(tags=["releases"])
+# As many as anybody looks at; those of most use come first.
+SHOWN_MOST = 500
+
+
+class DeltaShown(Shape):
+    """A delta that devices could use, or that is there.
+
+    `base` is the tree that it starts from, which is that of the release `base_release`. `devices` may still fetch it;
+    each of them fetches `saved` bytes less than without it. `state`: uploaded, made, making, waiting, not made.
+    """
+
+    release_id: int
+    release: str
+    base: str
+    base_release: str
+    devices: int
+    state: str
+    why: str
+    size: int
+    saved: int
+
+
+class DeliveryKey(Shape):
+    """The key by which this server signs deltas; so many devices say that they trust it."""
+
+    key_id: str
+    pem: str
+    trusted_by: int
+
+
+class Deltas(Shape):
+    """All deltas, those of most use first; the bytes of those that were made here, and what all may have together."""
+
+    items: list[DeltaShown]
+    made: int
+    budget: int
+    key: DeliveryKey | None
+
+
+@router.get("/deltas")
+def list_deltas(server: Here, caller: Viewer) -> Deltas:
+    """The deltas between releases, and the key that signs those which this server makes."""
+    with server.database.reading() as session:
+        items = deltas_of(server, session, caller.tenant_id)
+        return Deltas(
+            items=items[:SHOWN_MOST],
+            made=sum(one.size for one in items if one.state == "made"),
+            budget=server.settings.making.budget,
+            key=_key(server, session, caller.tenant_id),
+        )
+
+
+def deltas_of(server: Server, session: Session, tenant_id: int, release_id: int | None = None) -> list[DeltaShown]:
+    """The deltas of a tenant, or those to one release of it."""
+    query = select(Release.id, Release.tree, Release.version).where(Release.tenant_id == tenant_id)
+    releases = {row.id: row for row in session.execute(query)}
+    named = {row.tree: row.version or row.tree[:12] for row in releases.values()}
+    return [
+        DeltaShown(
+            release_id=one.release_id,
+            release=named[releases[one.release_id].tree],
+            base=one.base,
+            base_release=named.get(one.base, ""),
+            devices=one.devices,
+            state=one.stand.value,
+            why=one.why,
+            size=one.size,
+            saved=one.saved,
+        )
+        for one in judge(demand.facts_of(server, session))
+        if one.release_id in releases and release_id in (None, one.release_id)
+    ]
+
+
+def _key(server: Server, session: Session, tenant_id: int) -> DeliveryKey | None:
+    known = delivery.known(server.settings)
+    if known is None:
+        return None
+    key, pem = known
+    number = key.key_id.hex()
+    says = (Attribute.tenant_id == tenant_id, Attribute.key == "delivery_keys", Attribute.value.contains(number))
+    return DeliveryKey(
+        key_id=number, pem=pem, trusted_by=session.scalar(select(func.count()).select_from(Attribute).where(*says)) or 0
+    )
