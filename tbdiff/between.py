@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tbdiff.image import Image, open_image
 from tbdiff.manifest import Manifest
 from tbdiff.matching import Available
 from tbdiff.output import check_place
+from tbdiff.scratch import scratch_directory
 from tbdiff.signature import KeyRing, load_private_key
 from tbdiff.tree import Progress, quiet
 
@@ -43,11 +43,11 @@ def make_between(
     old, new = images.tree_of(base), images.tree_of(target)
     if old == new:
         raise NothingToDo(f"{base} and {target} lead to the same tree, so there is nothing between them")
-    with tempfile.TemporaryDirectory(prefix=".tbdiff-", dir=scratch or out.parent) as place:
+    with scratch_directory(scratch or out.parent) as place:
         laid: dict[str, Known] = {}
         for end in (old, new):
             for source in images.way_to(end, laid):
-                images.lay_out(source, laid, Path(place, str(len(laid))), progress)
+                images.lay_out(source, laid, place / str(len(laid)), progress)
         return write_image(laid[old], laid[new], out, images.stated(target), private, effort, available, progress)
 
 

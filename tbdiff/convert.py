@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from tbdiff.metadata import copy_content
 from tbdiff.opened import OpenedImage, changing
 from tbdiff.output import appearing, check_place
 from tbdiff.rebuild import from_nothing
+from tbdiff.scratch import scratch_directory
 from tbdiff.signature import KeyRing
 from tbdiff.source import open_source
 from tbdiff.tar.filter import Packing
@@ -133,7 +133,7 @@ def pack_tree(tree: Path, out: Path, packing: Packing, progress: Progress = quie
 @contextmanager
 def built(image: OpenedImage, base: Path | None, scratch: Path, progress: Progress) -> Iterator[Path]:
     """What an image makes of the tree `base` (None: nothing), for a while, in a directory in `scratch`."""
-    if base is None and image.manifest.way.over_any_base:
+    if base is None and (image.manifest.way.over_any_base or image.manifest.way.base is not None):
         raise Rejected("the image goes over a base, and none was named", "Name the tree that it was made for.")
     with scratch_copy(base, scratch, progress) as (target, listing):
         try:
@@ -152,12 +152,12 @@ def scratch_copy(base: Path | None, scratch: Path, progress: Progress) -> Iterat
 
     On one Btrfs with the base it takes no more room than what changes.
     """
-    with tempfile.TemporaryDirectory(prefix=".tbdiff-", dir=scratch) as place:
+    with scratch_directory(scratch) as place:
         listing = EMPTY
         if base is not None:
             listing = read_tree(base, progress=progress)
-            copy_tree(base, listing, Path(place), progress)
-        yield Path(place), listing
+            copy_tree(base, listing, place, progress)
+        yield place, listing
 
 
 def copy_tree(source: Path, listing: Listing, target: Path, progress: Progress = quiet) -> None:

@@ -62,7 +62,7 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class Label:
-    """What an image says about itself: the parts of the manifest that a person chooses."""
+    """What an image says about itself: the parts of the manifest that a person chooses; else ValueError."""
 
     name: str = ""
     release: str | None = None
@@ -71,6 +71,10 @@ class Label:
     kernel: str | None = None
     initrd: str | None = None
     devicetree: str | None = None
+
+    def __post_init__(self) -> None:
+        # Before trees are read for it.
+        Target(**asdict(self))
 
 
 def create_image(
@@ -150,8 +154,13 @@ def write_image(
     if rebuilt.target.entries != new.entries and rebuilt.target.digest != new.digest:
         raise AssertionError("the delta does not lead to the target")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as place, ExitStack() as stack:
-            writers = _stream_writers(Path(place), stack, EFFORTS[effort])
+        with ExitStack() as stack:
+
+            def spool() -> BinaryIO:
+                # Beside what is made, where there is room for it; without a name, so that no run leaves it behind.
+                return stack.enter_context(tempfile.TemporaryFile(dir=out.parent))
+
+            writers = _stream_writers(spool, EFFORTS[effort])
             writers[META].write(wire.encode(delta))
             if base.tree:
                 writers[LABELS].write(labels.encode(old, delta))
@@ -163,7 +172,7 @@ def write_image(
             contents.store(base.tree, target.tree, progress)
             for writer in writers[CONTROL:]:
                 writer.finish()
-            payload = stack.enter_context((Path(place) / "payload").open("w+b"))
+            payload = spool()
             by_lzma = tuple(n for n in EFFORTS[effort].lzma if writers[n].size)
             interleave(writers, by_lzma, lambda streams: _as_a_device(streams, old, rebuilt), payload)
             written = contents.written + ENTRY_COST * (len(delta.edits) + len(delta.adds))
@@ -181,12 +190,12 @@ def write_image(
     return head.manifest()
 
 
-def _stream_writers(place: Path, stack: ExitStack, effort: Effort) -> list[StreamWriter]:
+def _stream_writers(spool: Callable[[], BinaryIO], effort: Effort) -> list[StreamWriter]:
     # One worker or many give the same bytes; none at all gives others.
     workers = os.cpu_count() or 1
     return [
         StreamWriter(
-            stack.enter_context((place / str(n)).open("w+b")),
+            spool(),
             lzma_packer(effort.preset) if n in effort.lzma else zstd_packer(effort.level, WINDOW_LOG, workers),
         )
         for n in range(STREAMS)

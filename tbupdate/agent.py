@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from tbdiff.errors import NothingToDo
-from tbupdate.signals import interrupt_on_end
+from tbdiff.signals import interrupt_on_end
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tbdiff.entry import Listing, printable
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.signals import held_back
 from tbdiff.tree import read_tree
 from tbupdate import (
     bootsteps,
@@ -34,7 +35,6 @@ from tbupdate.datavocabulary import MoveStep, ResetStep
 from tbupdate.layout import HISTORY, SNAPSHOTS, STATE, partial
 from tbupdate.localchanges import conflicts
 from tbupdate.rootvocabulary import RootStep
-from tbupdate.signals import held_back
 from tbupdate.site import Site
 from tbupdate.steps import (
     AppendHistory,

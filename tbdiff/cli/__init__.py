@@ -11,6 +11,7 @@ from tbdiff import __version__, show
 from tbdiff.commands import Commands
 from tbdiff.console import Program, safe
 from tbdiff.errors import Failed
+from tbdiff.signals import interrupt_on_end
 
 EPILOG = """\b
 Exit codes:
@@ -40,14 +41,23 @@ PLACES = {
 }
 
 
-@click.group(commands=Commands(PLACES), epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    commands=Commands(PLACES),
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="tbdiff")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Signed images that turn one root tree into another, exactly."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> None:
     """Run one command, and end the process with its exit code."""
+    interrupt_on_end()
     sys.exit(PROGRAM.main(run))
 
 

@@ -143,6 +143,11 @@ def _available(which: str) -> Any:
         return encoders.common
     try:
         stated = frozenset(json.loads(Path(which).read_text())["encoders"])
+    except OSError as error:
+        raise Rejected(
+            f"--encoders: {which} cannot be read: {error.strerror}; no image was made",
+            "Say all, common or none, or name a file that `tbdiff encoders --json` wrote.",
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise Rejected(f"{which} is not what `tbdiff encoders --json` writes; no image was made") from None
     return encoders.stated(stated)

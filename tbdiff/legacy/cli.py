@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tbdiff.errors import NothingToDo, Stop
+from tbdiff.signals import interrupt_on_end
 
 
 def create_main() -> None:
@@ -49,6 +50,7 @@ def _run(
     def say(text: str) -> None:
         print(f"{program}: {text}", file=sys.stderr)
 
+    interrupt_on_end()
     if len(arguments) != len(names) or arguments[0] in ("-h", "--help"):
         print(f"Usage: {program} {' '.join(names)}", file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 1

@@ -162,7 +162,8 @@ def _merged(earlier: Change | None, change: Change) -> Change:
         return change
     if earlier.kind == "added":
         return earlier
-    return Change("changed", change.path, (*earlier.what, *change.what), size=change.size or earlier.size)
+    what = tuple(dict.fromkeys((*earlier.what, *change.what)))
+    return Change("changed", change.path, what, size=change.size or earlier.size)
 
 
 def _change(path: bytes, command: Command) -> Change:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from tbdiff.entry import Listing, printable
 from tbdiff.errors import NothingToDo, Rejected, Stop
 from tbdiff.image import open_image
 from tbdiff.overlay import PLAIN_ROOT
+from tbdiff.scratch import scratch_directory
 from tbdiff.tree import Progress, quiet
 
 MARK, INDEX = "oci-layout", "index.json"
@@ -46,8 +46,7 @@ def as_tree(path: Path, scratch: Path, platform: str | None = None, progress: Pr
         yield path
         return
     layers = layers_of(path, platform)
-    with tempfile.TemporaryDirectory(prefix=".tbdiff-", dir=scratch) as place:
-        tree = Path(place)
+    with scratch_directory(scratch) as tree:
         # What a root has that no layer says anything of.
         os.chmod(tree, PLAIN_ROOT.mode)
         if os.geteuid() == 0:

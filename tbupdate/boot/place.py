@@ -11,9 +11,9 @@ import stat
 from collections.abc import Iterator
 
 from tbdiff.errors import Failed, Rejected
+from tbdiff.signals import held_back
 from tbupdate import programs, syscalls
 from tbupdate.mounts import Mount, read_mounts
-from tbupdate.signals import held_back
 
 _FREEZE, _THAW = 0xC0045877, 0xC0045878
 BLOCK = 1024

@@ -13,9 +13,9 @@ from tbdiff.commands import Commands
 from tbdiff.console import Program
 from tbdiff.errors import Failed
 from tbdiff.memory import SMALL, return_pieces
+from tbdiff.signals import interrupt_on_end
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.terminal import print_error
-from tbupdate.signals import interrupt_on_end
 
 EPILOG = """\b
 Exit codes:

@@ -69,7 +69,7 @@ def export(
         raise Rejected(f"images cannot be made here: {error}; no image was made", "Install what is missing.") from None
 
     said = settings()
-    check_called(name, release)
+    check_called(name, release, device_types)
     rules = config.load(said.config)
     available = None if encoders == "none" else compressors.common if encoders == "common" else compressors.available
     if full and target is None:

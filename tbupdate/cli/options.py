@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,11 +69,13 @@ def everywhere(command: F) -> F:
     return command
 
 
-def check_called(name: str | None, release: str | None) -> None:
-    """Refuse a name or a release that no image could have: what is made here may be exported."""
+def check_called(name: str | None, release: str | None, types: Sequence[str] = ()) -> None:
+    """Refuse what no image could be called, or be for: what is made here may be exported."""
+    word = "holds letters, digits and . _ + ~ : @ - only, and begins with a letter or digit"
     for option, said, form, rule in (
         ("--name", name, Line, "is text in one line, of at most 200 characters"),
-        ("--release", release, Word, "holds letters, digits and . _ + ~ : @ - only, and begins with a letter or digit"),
+        ("--release", release, Word, word),
+        *(("--device-type", each or " ", Word, word) for each in types),
     ):
         try:
             pydantic.TypeAdapter(form).validate_python(said or "x", strict=True)

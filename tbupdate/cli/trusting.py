@@ -20,7 +20,7 @@ from tbupdate.layout import STATE
 from tbupdate.trusted import Owner, Trusted
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def trust() -> None:
     """Say whom this device trusts, enrol a key of your own, or trust one no longer."""
 

@@ -96,3 +96,10 @@ def test_the_name_of_a_key_does_nothing_to_a_terminal(tmp_path: Path) -> None:
 
 def test_a_command_that_is_nearly_right(dev: Device) -> None:
     assert dev.run("deplo").stderr.splitlines()[0].endswith("Did you mean 'deploy'?")
+
+
+def test_no_command_at_all(dev: Device) -> None:
+    done = subprocess.run([sys.executable, "-m", "tbdiff"], capture_output=True, text=True, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\n  create " in done.stdout
+    assert dev.run("trust").stderr.splitlines()[0] == "tb-update: Missing command."

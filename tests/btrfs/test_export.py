@@ -139,6 +139,8 @@ def test_what_is_refused(pair: tuple[Device, Device]) -> None:
         (("export", here, here, "--full", "-o", out), 2),
         (("export", "-o", "/nowhere/at/all"), 3),
         (("export", "-o", out, "--release", "a b"), 2),
+        (("export", "-o", out, "--device-type", "a b"), 2),
+        (("export", "-o", out, "--device-type", ""), 2),
         (("export", "-o", f"{one.top}/snapshots/{here}/etc/image"), 3),
         (("export", "-o", out, "--key", "/nowhere"), 1),
     ):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tbdiff.create import Label, create_image
 from tbdiff.errors import Failed, Rejected
 from tbdiff.legacy.create import create_legacy
 from tbdiff.output import appearing, check_place
+from tbdiff.scratch import scratch_directory
 from tbdiff.signing import sign_image
 
 
@@ -118,3 +122,61 @@ def test_holes_take_no_room(tree: Path, tmp_path: Path) -> None:
         file.write(b"data")
         file.truncate(3 << 30)
     assert create_image(None, tree, tmp_path / "image").way.free < 1 << 20
+
+
+# The main program, in which a signal comes while the image is being made.
+STOPPED = """
+import os, sys
+from tbdiff import create
+from tbdiff.cli import main
+number = int(sys.argv.pop())
+create.interleave = lambda *_: os.kill(os.getpid(), number)
+main()
+"""
+
+
+@pytest.mark.parametrize("ended", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_of_what_was_stopped(ended: int, tree: Path, tmp_path: Path) -> None:
+    before = set(os.listdir(tmp_path))
+    arguments = ("create", "--full", tree, "-o", tmp_path / "image", str(int(ended)))
+    done = subprocess.run([sys.executable, "-c", STOPPED, *arguments], capture_output=True, text=True)
+    if ended == signal.SIGKILL:
+        assert done.returncode == -ended
+    else:
+        assert (done.returncode, done.stderr.strip()) == (1, "tbdiff: interrupted")
+    assert set(os.listdir(tmp_path)) == before
+
+
+def test_rooms_of_runs_that_were_killed_go_with_the_next(tmp_path: Path) -> None:
+    code = """
+import os, pathlib, sys
+from tbdiff.scratch import scratch_directory
+with scratch_directory(pathlib.Path(sys.argv[1])) as room:
+    (room / "file").write_text("x")
+    os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
+    (left,) = os.listdir(tmp_path)
+    foreign = tmp_path / ".tbdiff-scratch-file"
+    foreign.touch()
+    with scratch_directory(tmp_path) as one:
+        assert not (tmp_path / left).exists()
+        with scratch_directory(tmp_path) as other:
+            assert one.exists(), "somebody works in it"
+            assert other != one
+    assert os.listdir(tmp_path) == [foreign.name]
+
+
+def test_what_cannot_be_said_of_an_image_is_told_before_trees_are_read(tree: Path) -> None:
+    for said in ({"release": "a b"}, {"name": "two\nlines"}, {"device_types": ("",)}, {"epoch": -1}):
+        with pytest.raises(ValueError, match=next(iter(said))):
+            Label(**said)  # type: ignore[arg-type]
+    command = [sys.executable, "-m", "tbdiff", "create", "--full", tree / "nowhere", "-o", tree.parent / "image"]
+    for option, said in (("--release", "a b"), ("--device-type", ""), ("--name", "two\nlines")):
+        done = subprocess.run([*command, option, said], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"tbdiff: {option} ")
+        assert "pattern" not in done.stderr
+    done = subprocess.run([*command, "--encoders", tree / "nowhere"], capture_output=True, text=True)
+    assert done.returncode == 3
+    assert "cannot be read" in done.stderr
