@@ -33,8 +33,8 @@ def carry(system: System, new: str, base: Deployment | None) -> tuple[Step, ...]
         source, root = system.default, system.default_root
     if source is None or root is None:
         return ()
-    origin = _origin(system, source)
-    apart = _installed(origin) and (base is None or _origin(system, base) != origin)
+    first, origin = _origin(system, source), _origin(system, source, base)
+    apart = _installed(first) and (base is None or _origin(system, base) != first)
     bring = CarryLocal(origin.id, carried(new), kept_root(new), new, own=apart)
     # Of a root that is thrown away, what was saved.
     there = source.template if system.throws_away(source) else root.name
@@ -57,10 +57,14 @@ def wait(there: str, new: str) -> tuple[Step, ...]:
     return (MakeSnapshot(there, carried(new), read_only=True),)
 
 
-def _origin(system: System, kept: Deployment) -> Deployment:
-    """The deployment that came by an image, or `init`: what was frozen since then has local changes in it."""
-    base = system.get(kept.record.base) if kept.record is not None and kept.record.made_by else None
-    return kept if base is None else _origin(system, base)
+def _origin(system: System, kept: Deployment, known: Deployment | None = None) -> Deployment:
+    """The deployment that came by an image, or `init`: what was frozen since then has local changes in it.
+
+    Or the one that an image starts from, which is `known` to who made that image.
+    """
+    frozen = kept.record is not None and kept.record.made_by and kept != known
+    base = system.get(kept.record.base) if kept.record is not None and frozen else None
+    return kept if base is None else _origin(system, base, known)
 
 
 def _installed(kept: Deployment) -> bool:

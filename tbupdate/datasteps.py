@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import shutil
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tbdiff.descent import Descent
@@ -28,16 +25,10 @@ from tbupdate.datavocabulary import (
     RenewOutside,
     TellLate,
 )
+from tbupdate.flags import INHERITED, flags_of, opened, set_flags, unlock
 from tbupdate.layout import SNAPSHOTS
 from tbupdate.site import Site
 from tbupdate.syscalls import sync
-
-# linux/fs.h
-_GET_FLAGS = 2 << 30 | 8 << 16 | ord("f") << 8 | 1
-_SET_FLAGS = 1 << 30 | 8 << 16 | ord("f") << 8 | 2
-_LOCKED = 0x10 | 0x20
-# What new files in a directory inherit: no copy on write, compression or none.
-INHERITED = 0x800000 | 0x4 | 0x400
 
 
 def do(step: MoveStep, site: Site) -> None:
@@ -120,32 +111,7 @@ def _unlock(path: str) -> int:
     if not (os.path.isfile(path) or os.path.isdir(path)) or os.path.islink(path):
         return 0
     with opened(path) as fd:
-        flags = flags_of(fd)
-        if not flags & _LOCKED:
-            return 0
-        set_flags(fd, flags & ~_LOCKED)
-    return flags
-
-
-@contextlib.contextmanager
-def opened(path: str) -> Iterator[int]:
-    """A file or directory of a snapshot, open."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def flags_of(fd: int) -> int:
-    """The flags (`lsattr`) of what is open."""
-    return int(struct.unpack("i", fcntl.ioctl(fd, _GET_FLAGS, bytes(4)))[0])
-
-
-def set_flags(fd: int, flags: int) -> None:
-    """Give what is open these flags."""
-    if flags_of(fd) != flags:
-        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("i", flags))
+        return unlock(fd)
 
 
 def _put_outside(name: str, move: Move, site: Site) -> None:

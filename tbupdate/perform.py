@@ -19,6 +19,7 @@ from tbdiff.tree import read_tree
 from tbupdate import (
     bootsteps,
     datasteps,
+    flags,
     fstab,
     history,
     marks,
@@ -154,7 +155,7 @@ def _explain(error: OSError, step: Step | None, left: str) -> Failed:
         errno.EDQUOT: "Raise or disable the Btrfs quota, then try again.",
         errno.EROFS: "The file system is read-only: see `dmesg` for why.",
         errno.ENOTEMPTY: "It holds other subvolumes: move or delete these yourself.",
-        errno.EPERM: "Run it as root.",
+        errno.EPERM: "Run it as root; if it was, look for files that are locked: lsattr, chattr -i.",
     }
     return Failed(f"{error.strerror or error}, at the step: {step}. {left}", remedy.get(error.errno or 0, ""))
 
@@ -292,13 +293,24 @@ def _apply(step: ApplyImage, site: Site) -> None:
         if step.kernel is not None:
             bootsteps.require_room(site, target, step.kernel)
 
+    if known is not None and step.base is not None and not _came_by_image(step.base, site):
+        flags.unlock_tree(site.path(step.name), known)
     try:
         site.listing = site.image.apply(Path(site.path(step.name)), known, site.progress, expect)
     except Failed as failure:
         # What it says of the half-changed tree is true of a copy only, and nobody sees that again.
-        if isinstance(failure.__cause__, OSError):
-            raise failure.__cause__ from None
+        cause = failure.__cause__
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from None
         raise
+
+
+def _came_by_image(id: str, site: Site) -> bool:
+    """Whether no file of a deployment can be locked (`chattr +i`): images carry no flags."""
+    known = record.read(site.record(id))
+    return known is not None and known.image_digest is not None
 
 
 def _base_listing(name: str, base: str, site: Site) -> Listing | None:

@@ -10,8 +10,9 @@ from tbdiff.descent import Descent
 from tbdiff.metadata import set_metadata
 from tbdiff.tree import read_names
 from tbupdate import marks, subvolumes
-from tbupdate.datasteps import INHERITED, exchange_outside, flags_of, opened, set_flags
+from tbupdate.datasteps import exchange_outside
 from tbupdate.datavocabulary import AwaitEmptying, Dress, EmptyData, KeepMounts, ResetStep
+from tbupdate.flags import INHERITED, flags_of, opened, set_flags
 from tbupdate.localchanges.accounts import PEOPLE
 from tbupdate.site import Site
 from tbupdate.syscalls import sync

@@ -56,7 +56,7 @@ def perform(step: CarryLocal, site: Site) -> None:
     except (OSError, Stop) as error:
         if not step.back:
             raise
-        log.warning("could not %s: %s", step, error)
+        log.info("could not %s: %s", step, error)
         site.remarks.append(f"what goes both ways could not be brought to {SNAPSHOTS}/{step.to}: {error}")
     else:
         site.remarks += [f"{one.line}; the local one stays" for one in came.conflicts]

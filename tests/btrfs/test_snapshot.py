@@ -11,6 +11,7 @@ import pytest
 from tbdiff.errors import NothingToDo, Rejected
 from tbdiff.tree import read_tree
 from tbupdate import freezing, planning, record, subvolumes
+from tbupdate.flags import LOCKED, flags_of, opened
 from tbupdate.offer import NoRoom
 from tbupdate.system import survey
 from tests import device, systems
@@ -142,3 +143,30 @@ def test_the_command(dev: Device) -> None:
     assert newest["made_by"] == ["snapshot"]
     dev("verify", made["id"])
     assert dev.json("history")["events"][-1]["event"] == "snapshot"
+
+
+def test_what_is_locked_in_what_runs_stands_in_the_way_of_no_image(dev: Device) -> None:
+    root = dev.top / "snapshots/root"
+    (root / "etc/locked").write_text("1")
+    (root / "etc/log").write_text("1")
+    subprocess.run(["chattr", "+i", root / "etc/locked"], check=True)
+    subprocess.run(["chattr", "+a", root / "etc/log"], check=True)
+    kept = dev.json("snapshot")["id"]
+    dev("rollback", kept)
+    dev("commit")
+    here = dev.top / "snapshots" / kept
+    assert _flags(here / "etc/locked"), "the deployment is what ran, flags and all"
+    target = dev.work / "target"
+    subprocess.run(["cp", "-a", here, target], check=True)
+    (target / "etc/locked").write_text("2")
+    (target / "etc/log").unlink()
+    dev("deploy", dev.image(here, target, "9"))
+    assert (root / "etc/locked").read_text() == "2"
+    assert not (root / "etc/log").exists()
+    assert not _flags(root / "etc/locked")
+
+
+def _flags(path: Path) -> bool:
+    """Whether what is there is locked."""
+    with opened(str(path)) as fd:
+        return bool(flags_of(fd) & LOCKED)

@@ -72,10 +72,13 @@ def test_what_was_frozen_counts_from_the_image_before_it() -> None:
         )
         for n, kept in enumerate(system.deployments, 1)
     )
-    plan = planning.plan_deploy(
-        replace(system, deployments=frozen), a_manifest(release="9"), an_offer(allow_downgrade=True)
-    )
+    system = replace(system, deployments=frozen)
+    plan = planning.plan_deploy(system, a_manifest(release="9"), an_offer(allow_downgrade=True))
     assert [step.base for step in kinds(plan.steps, CarryLocal)] == [identity(1)]  # type: ignore[union-attr]
+    # Who made an image that starts from what was frozen knew what is in that.
+    for base in frozen[:2]:
+        steps = carrying.carry(system, identity(9), base)
+        assert [step.base for step in kinds(steps, CarryLocal)] == [base.id]  # type: ignore[union-attr]
 
 
 def test_late_changes_come_before_the_boot_and_once_more_after_it() -> None:
