@@ -326,6 +326,19 @@ class Rollout(Base):
     ended: Mapped[int | None]
 
 
+class Progress(Base):
+    """How far a rollout was at a moment: how many devices were at which stage (see `rollout.Counts`)."""
+
+    __tablename__ = "progress"
+    rollout_id: Mapped[int] = _to("rollout.id", key=True)
+    at: Mapped[int] = mapped_column(primary_key=True)
+    waiting: Mapped[int]
+    busy: Mapped[int]
+    succeeded: Mapped[int]
+    failed: Mapped[int]
+    lost: Mapped[int]
+
+
 class Assignment(Base):
     """What one device is to do for one rollout; its id is the action's in DDI.
 

@@ -12,7 +12,7 @@ import time
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tbserver import audit, enlisting, filters, rollout, steering, tallies
+from tbserver import audit, enlisting, filters, progress, rollout, steering, tallies
 from tbserver.accounts import Caller
 from tbserver.database import Database
 from tbserver.records import Assignment, Device, Release, Rollout, Tenant
@@ -194,9 +194,10 @@ def _tend_one(database: Database, rollout_id: int) -> bool:
             return False
         if _lose(session, row, now) or enlisting.let_join(session, row, now):
             return True
-        before = standing_of(row)
-        after = rollout.advance(plan_of(row), before, counts(session, row), now)
+        before, present = standing_of(row), counts(session, row)
+        after = rollout.advance(plan_of(row), before, present, now)
         _move(session, row, before, after)
+        progress.keep(session, row, sum(present, Counts()), now)
         return False
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from tbserver import audit, enlisting, steering, tending
+from tbserver import audit, enlisting, progress, steering, tending
 from tbserver.access import Approver, Here, Operator, Viewer
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.filters import LENGTH_MAX
@@ -66,11 +66,23 @@ class RolloutShown(Shape):
     undone_by: int | None = None
 
 
+class Point(Shape):
+    """How far a rollout was at a moment."""
+
+    at: Moment
+    waiting: int
+    busy: int
+    succeeded: int
+    failed: int
+    lost: int
+
+
 class RolloutWhole(Shape):
-    """A rollout with its phases."""
+    """A rollout with its phases, and how it came there."""
 
     rollout: RolloutShown
     phases: list[PhaseShown]
+    progress: list[Point]
 
 
 class Meant(Shape):
@@ -210,7 +222,8 @@ def take_rollout_back(server: Here, caller: Operator, rollout_id: int) -> Rollou
 def _whole(session: Session, row: Rollout) -> RolloutWhole:
     session.flush()
     phases = [PhaseShown.model_validate(one) for one in tending.counts(session, row)]
-    return RolloutWhole(rollout=_shown(session, [row])[0], phases=phases)
+    points = [Point.model_validate(one) for one in progress.read(session, row)]
+    return RolloutWhole(rollout=_shown(session, [row])[0], phases=phases, progress=points)
 
 
 def _shown(session: Session, rows: Sequence[Rollout]) -> list[RolloutShown]:

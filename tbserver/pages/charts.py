@@ -1,4 +1,4 @@
-"""Bars: how wide each part of them is. Pure."""
+"""Bars, and areas over time: where each part of them is. Pure."""
 
 from __future__ import annotations
 
@@ -29,6 +29,32 @@ def bar(counts: Sequence[tuple[str, int]]) -> list[Part]:
         parts.append(Part(name, count, round(begin, 3), round(width * scale, 3)))
         begin += width * scale
     return parts
+
+
+@dataclass(frozen=True)
+class Area:
+    """One layer of a picture of 100 by 100: its name, and the corners of its outline as SVG takes them."""
+
+    name: str
+    points: str
+
+
+def areas(times: Sequence[int], layers: Sequence[tuple[str, Sequence[int]]]) -> list[Area]:
+    """Layers that stand on each other, the first at the bottom: how many of each there were at each of the times."""
+    if len(times) < 2 or times[-1] <= times[0]:
+        return []
+    across = [round(100 * (time - times[0]) / (times[-1] - times[0]), 2) for time in times]
+    most = max(sum(counts[n] for _, counts in layers) for n in range(len(times))) or 1
+    floor = [0] * len(times)
+    found = []
+    for name, counts in layers:
+        ceiling = [below + count for below, count in zip(floor, counts, strict=True)]
+        if any(counts):
+            there = [(x, high) for x, high in zip(across, ceiling, strict=True)]
+            back = [(x, low) for x, low in zip(across, floor, strict=True)][::-1]
+            found.append(Area(name, " ".join(f"{x:g},{100 - 100 * y / most:.2f}" for x, y in there + back)))
+        floor = ceiling
+    return found
 
 
 def percent(part: int, whole: int) -> str:

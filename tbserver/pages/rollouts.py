@@ -17,7 +17,7 @@ from tbserver.access import Approver, Here, Operator, Viewer, Watcher
 from tbserver.accounts import Caller
 from tbserver.api import releases, rollouts
 from tbserver.api.rollouts import ListedTakers
-from tbserver.pages import plans
+from tbserver.pages import charts, plans
 from tbserver.pages.plans import NewRollout
 from tbserver.pages.sheet import draw, go, show, take
 from tbserver.paging import Asked, Paging
@@ -28,6 +28,8 @@ from tbserver.server import Server
 router = APIRouter()
 LOOK_SECONDS = 1.0
 SHOWN = 20
+# From the bottom of the picture to its top.
+LAYERS = ("succeeded", "busy", "failed", "lost", "waiting")
 # A browser asks again by itself; a login that has ended meanwhile shows then.
 WATCH_SECONDS = 300
 _STEERED: dict[str, Callable[[Server, Caller, int], rollouts.RolloutWhole]] = {
@@ -91,6 +93,12 @@ def _live(server: Server, caller: Caller, rollout_id: int) -> dict[str, Any]:
         "one": one,
         "is_over": State(one.state) in ENDED,
         "can": _offers(one, caller),
+        "history": charts.areas(
+            [point.at for point in whole.progress],
+            [(name, [getattr(point, name) for point in whole.progress]) for name in LAYERS],
+        ),
+        "began": whole.progress[0].at if whole.progress else 0,
+        "until": whole.progress[-1].at if whole.progress else 0,
         "phases": list(zip(whole.phases, map(plans.write_phase, plan.phases), strict=True)),
     }
 

@@ -228,6 +228,15 @@ def test_phases_as_people_write_them() -> None:
     assert "taken back" in words["Too many errors"]
 
 
+def test_areas_stand_on_each_other() -> None:
+    layers = [("succeeded", [0, 1, 3]), ("lost", [0, 0, 0]), ("waiting", [4, 3, 1])]
+    assert [(area.name, area.points) for area in charts.areas([10, 15, 30], layers)] == [
+        ("succeeded", "0,100.00 25,75.00 100,25.00 100,100.00 25,100.00 0,100.00"),
+        ("waiting", "0,0.00 25,0.00 100,0.00 100,25.00 25,75.00 0,100.00"),
+    ]
+    assert charts.areas([10], [("waiting", [4])]) == charts.areas([], []) == []
+
+
 def test_bars_are_as_wide_as_what_they_stand_for() -> None:
     parts = charts.bar([("succeeded", 999_999), ("failed", 1), ("lost", 0)])
     assert [part.name for part in parts] == ["succeeded", "failed"]

@@ -10,10 +10,10 @@ from typing import Any
 import hypothesis
 from sqlalchemy import select, update
 
-from tbserver import devices, filters, selection, steering, tallies, tending
+from tbserver import devices, filters, progress, selection, steering, tallies, tending
 from tbserver.accounts import Role
 from tbserver.records import Artifact, Assignment, Device, Group, Member, Release, Rollout, Tenant
-from tbserver.rollout import Stage
+from tbserver.rollout import Counts, Stage
 from tbupdate.protocol import Feedback, Result, Status
 from tests.server.harness import Fleet
 from tests.server.test_filters import FILTERS
@@ -150,7 +150,30 @@ def test_a_rollout_from_the_order_to_the_last_device(a_fleet: Fleet) -> None:
     assert len(set(done)) == 11
     shown = park.shown(number)["rollout"]
     assert (shown["state"], shown["reason"]) == ("finished", "11 of 11 devices run it")
+    # How it went is kept: at first in steps of some seconds, here all in one or two; and how it ended.
+    points = park.shown(number)["progress"]
+    assert (points[-1]["succeeded"], points[-1]["waiting"]) == (11, 0)
+    assert len(points) <= 3
     park.check_counts()
+
+
+def test_how_a_rollout_went_is_kept_in_few_points(small_fleet: Fleet) -> None:
+    park = Park(small_fleet, 3)
+    number = park.order({})
+    park.tend()
+    with park.database.writing() as session:
+        row = session.get_one(Rollout, number)
+        begun = row.started or 0
+        for second in range(10, 40_000, 10):
+            progress.keep(session, row, Counts(waiting=40_000 - second, succeeded=second), begun + second)
+        kept = progress.read(session, row)
+        assert 300 < len(kept) < 700
+        assert kept[-1].at > begun + 39_000
+        # Nothing new is no point.
+        progress.keep(session, row, Counts(waiting=kept[-1].waiting, succeeded=kept[-1].succeeded), begun + 100_000)
+        assert len(progress.read(session, row)) == len(kept)
+    page = park.operator.open("GET", f"/rollouts/{number}").text
+    assert '<polygon class="succeeded"' in page
 
 
 def test_past_the_threshold_it_stops_and_is_taken_back(a_fleet: Fleet) -> None:
