@@ -307,6 +307,20 @@ def get_account(session: Session, caller: Caller, account_id: int) -> Account:
     return found
 
 
+def create_local_token(session: Session, tenant: str, name: str, role: Role, days: int) -> str:
+    """A token for a program, with an account of its own that nobody logs in to; NotThere, or Refusal.
+
+    For somebody at the machine itself, who could do anything to the records anyway.
+    """
+    there = session.scalar(select(Tenant).where(Tenant.name == tenant))
+    if there is None:
+        raise NotThere(f"there is no tenant {tenant}", "Name another with --tenant.")
+    account, _ = create_account(session, there.id, audit.SERVER, name, role)
+    account.must_change = False
+    caller = Caller(there.id, "", account.id, name, role)
+    return create_token(session, caller, name, role, int(time.time()) + days * 86400)[1]
+
+
 def create_token(session: Session, caller: Caller, name: str, role: Role, expires: int | None) -> tuple[ApiToken, str]:
     """A token that acts for the caller, with this role at most; and its secret, which is shown once."""
     secret, kept = create_secret(TOKEN_PREFIX)

@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 import tbdiff
-from tbdiff.errors import Stop
-from tbserver.commands import COMMANDS
+from tbdiff.errors import Rejected, Stop
+from tbserver.commands import COMMANDS, ROLES
 
 EPILOG = """\b
 Exit codes:
@@ -166,6 +166,23 @@ def migrate(to: str, **said: Any) -> None:
     records = database.Database(settings.database_url)
     database.migrate(records, to)
     click.echo(f"The schema is {database.revision(records) or 'gone'}.")
+
+
+@cli.command()
+@_places
+@click.option("--role", type=ROLES, default="operator", show_default=True, help="What it may.")
+@click.option("--tenant", default="default", show_default=True, help="Of which tenant.")
+@click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="How long it is good.")
+@click.argument("name")
+def token(name: str, role: str, tenant: str, days: int, **said: Any) -> None:
+    """Make an account and an API token for a program, where the server is: none is needed for it."""
+    from tbserver import accounts, database  # noqa: PLC0415
+
+    records = database.Database(_settings(proxies=(), **said).database_url)
+    if database.revision(records) != database.newest():
+        raise Rejected("there are no records of this program here; nothing was done", "Start the server once.")
+    with records.writing() as session:
+        click.echo(accounts.create_local_token(session, tenant, name, accounts.Role.of(role), days))
 
 
 @cli.command()

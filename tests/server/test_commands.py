@@ -118,6 +118,32 @@ def test_what_is_wrong_is_said(shell: Shell, small_fleet: Fleet, tmp_path: Path)
         shell("releases", TB_SERVER_TOKEN="tbapi_x")
 
 
+def test_a_first_token_is_made_where_the_server_is(small_fleet: Fleet) -> None:
+    place = ["--data", str(small_fleet.server.settings.data)]
+    with listening(small_fleet.server) as url:
+
+        def run(*words: str, **env: str) -> str:
+            done = CliRunner().invoke(cli, list(words), env={"TB_SERVER_URL": url} | env, standalone_mode=False)
+            if done.exception is not None:
+                raise done.exception
+            return done.stdout.strip()
+
+        made = run("token", "build-host", *place)
+        assert "build-host" in run("audit", TB_SERVER_TOKEN=made)
+        with pytest.raises(Rejected):
+            run("add-user", "anna", "viewer", TB_SERVER_TOKEN=made)
+        made = run("token", "boss", "--role", "admin", *place)
+        assert "anna" in run("add-user", "anna", "viewer", TB_SERVER_TOKEN=made)
+        with pytest.raises(Rejected, match="no tenant nowhere"):
+            run("token", "x", "--tenant", "nowhere", *place)
+        with pytest.raises(Rejected):
+            run("token", "boss", *place)
+        with pytest.raises(Failed, match="unable to open"):
+            run("token", "x", "--data", f"{place[1]}-elsewhere")
+        with pytest.raises(Rejected, match="no records of this program"):
+            run("token", "x", "--data", str(small_fleet.server.settings.scratch))
+
+
 def test_every_command_and_option_is_documented() -> None:
     text = "".join(path.read_text() for path in (Path(__file__).parents[2] / "docs/server").glob("*.md"))
     for name, command in cli.commands.items():
