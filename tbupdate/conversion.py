@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tbdiff.errors import NothingToDo, Rejected
@@ -48,8 +49,11 @@ class Source:
     nested: tuple[str, ...] = ()
 
 
-def find_source(system: System, named: str | None, top_has_root: bool) -> Source:
-    """The installed root: the named subvolume, else what runs, else the default subvolume, `@` or the top level."""
+def find_source(system: System, named: str | None, systems: Collection[str]) -> Source:
+    """The installed root: the named subvolume, else what runs, else the default one or, where that holds none, another.
+
+    `systems` are the paths of those that hold what looks like a system; "" is the top level.
+    """
     held = {f"{SNAPSHOTS}/{name}": one.id for name, one in system.subvolumes.items()}
     places = {place.path: place.id for place in system.elsewhere} | held
     if named is not None:
@@ -64,9 +68,22 @@ def find_source(system: System, named: str | None, top_has_root: bool) -> Source
         return Source(path, moving.nested(system, path))
     number = system.booted_id or system.default_id
     path = next((path for path, one in places.items() if one == number), "")
-    if not path and "@" in places and not top_has_root:
-        path = "@"
+    if not path and "" not in systems:
+        path = _find_another(sorted(set(systems) & set(places)), places)
     return Source(path, moving.nested(system, path))
+
+
+def _find_another(systems: Sequence[str], places: Collection[str]) -> str:
+    """Where the system is that is not in the top level."""
+    if "@" in places:
+        return "@"
+    if len(systems) > 1:
+        raise Rejected(
+            f"the default subvolume is the top level, which holds no system, but {', '.join(systems)} do; "
+            "nothing was changed",
+            f"Name the one that boots: tb-update init --root {systems[0]}",
+        )
+    return systems[0] if systems else ""
 
 
 def plan_init(

@@ -165,4 +165,4 @@ def initialised(top: Path, boot: Path, image: Path) -> Device:
 def plan_init(made: Device) -> Plan:
     system = made.survey()
     record = Record(id=fresh_id("first"), release="1.0", created=NOW)
-    return conversion.plan_init(system, conversion.find_source(system, None, True), record, NOW)
+    return conversion.plan_init(system, conversion.find_source(system, None, [""]), record, NOW)

@@ -66,7 +66,7 @@ def initialised(top: Path, fstab: str = FSTAB) -> System:
     make_root(top, fstab=fstab)
     system = survey(str(top))
     record = Record(id=fresh_id("first"), release="1.0", created=NOW)
-    run(top, conversion.plan_init(system, conversion.find_source(system, None, True), record, NOW))
+    run(top, conversion.plan_init(system, conversion.find_source(system, None, [""]), record, NOW))
     return survey(str(top))
 
 

@@ -209,7 +209,7 @@ def init(root: str | None, *, moved: tuple[str, ...], dry_run: bool, undo: bool)
         return
     with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
         system = site.survey() if dry_run else repaired(site)
-        source = conversion.find_source(system, root, _has_root(site.top))
+        source = conversion.find_source(system, root, _systems(site.top, system))
         name = _os_name(os.path.join(site.top, source.path))
         record = Record(id=layout.make_id(name, secrets.token_hex(3)), name=name, created=now())
         tree = os.path.join(site.top, source.path)
@@ -245,9 +245,11 @@ def _undo_init(said: Settings, dry_run: bool) -> None:
         carry_out("undo", plan, site, said)
 
 
-def _has_root(top: str) -> bool:
-    """Whether the top level itself holds an installed system."""
-    return any(os.path.lexists(os.path.join(top, name)) for name in ("etc", "usr", "bin", "sbin"))
+def _systems(top: str, system: System) -> list[str]:
+    """The subvolumes that hold what looks like an installed system; "" is the top level itself."""
+    places = ["", *(place.path for place in system.elsewhere)]
+    names = ("etc", "usr", "bin", "sbin")
+    return [place for place in places if any(os.path.lexists(os.path.join(top, place, name)) for name in names)]
 
 
 def _os_name(root: str) -> str:

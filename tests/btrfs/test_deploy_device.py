@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbupdate import conversion, planning, upkeep
 from tbupdate.record import Record
 from tbupdate.steps import Plan, SetDefault
-from tbupdate.system import survey
+from tbupdate.system import Place, survey
 from tests import device
 from tests.device import TinyImage, boots, check_settled, commit, deploy, initialised, rollback, run, run_first
 
@@ -135,11 +136,19 @@ def test_init_from_an_at_subvolume_with_subvolumes_within(btrfs: Path) -> None:
     (btrfs / "@/srv").chmod(0o750)
     device.make_root(btrfs / "@")
     system = survey(str(btrfs))
-    source = conversion.find_source(system, None, False)
+    source = conversion.find_source(system, None, [])
     assert source == conversion.Source("@", ("srv",))
     with pytest.raises(Rejected, match="'' is no subvolume"):
         # What a script says whose variable is empty.
-        conversion.find_source(system, "", False)
+        conversion.find_source(system, "", [])
+    # Others call it otherwise: Fedora `root`.
+    elsewhere = (Place("root", 300), Place("home", 301), Place("old", 302))
+    fedora = dataclasses.replace(system, elsewhere=elsewhere)
+    assert conversion.find_source(fedora, None, ["root"]).path == "root"
+    assert conversion.find_source(fedora, None, ["", "root"]).path == ""
+    assert conversion.find_source(fedora, None, []).path == ""
+    with pytest.raises(Rejected, match="holds no system, but old, root do"):
+        conversion.find_source(fedora, None, ["root", "old"])
     plan = conversion.plan_init(system, source, Record(id=device.fresh_id(), created=device.NOW), device.NOW)
     run(btrfs, plan)
     check_settled(btrfs)
@@ -158,7 +167,7 @@ def test_init_from_a_hand_made_root(btrfs: Path) -> None:
         conversion.plan_init(
             system, conversion.Source(""), Record(id=device.fresh_id(), created=device.NOW), device.NOW
         )
-    source = conversion.find_source(system, "snapshots/root", False)
+    source = conversion.find_source(system, "snapshots/root", [])
     run(btrfs, conversion.plan_init(system, source, Record(id=device.fresh_id(), created=device.NOW), device.NOW))
     system = survey(str(btrfs))
     assert system.subvolumes["root"].id == system.default_id
@@ -281,7 +290,7 @@ def test_init_cut_after_every_step(btrfs: Path, make_btrfs: object, place: str) 
 
         def plan_it(top: Path = top) -> Plan:
             system = survey(str(top))
-            source = conversion.find_source(system, place or "5", True)
+            source = conversion.find_source(system, place or "5", [""])
             return conversion.plan_init(system, source, Record(id=device.fresh_id(), created=device.NOW), device.NOW)
 
         plan = plan_it()

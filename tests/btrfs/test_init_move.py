@@ -65,7 +65,7 @@ def installed(btrfs: Path) -> Path:
 
 def plan_init(top: Path, system: System | None = None, moves: tuple[Move, ...] = MOVES) -> Plan:
     system = system or survey(str(top))
-    source = conversion.find_source(system, "@", False)
+    source = conversion.find_source(system, "@", [])
     return conversion.plan_init(system, source, Record(id=device.fresh_id(), created=NOW), NOW, moves)
 
 
