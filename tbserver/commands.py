@@ -153,6 +153,15 @@ def device(client: Client, name: str, revoked: bool | None) -> Answer:
 
 
 @asks
+@click.argument("release", type=int)
+@click.option("--undo", is_flag=True, help="Allow it again.")
+def withdraw(client: Client, release: int, undo: bool) -> Answer:
+    """Let nobody get the release of that number any more: its rollouts end; who runs it keeps it."""
+    done = client.ask("PATCH", f"/releases/{release}", json={"withdrawn": not undo})
+    return done, [f"{_cell(done['version'])} is {'withdrawn' if done['withdrawn'] else 'allowed'}."]
+
+
+@asks
 @click.option("--add", nargs=2, metavar="NAME URL", help="Let an address be told; its secret is shown once.")
 @click.option("--on", "actions", multiple=True, metavar="ACTION", help="Told of what, such as rollout.* (the default).")
 @click.option("--remove", type=int, metavar="ID", help="Let one be told nothing more.")

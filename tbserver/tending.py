@@ -28,10 +28,7 @@ ALIVE = (State.PREPARING, State.RUNNING)
 def create(session: Session, caller: Caller, name: str, release_id: int, filter_: str, plan: Plan) -> Rollout:
     """A rollout of a release to the devices that a filter means."""
     filters.parse(filter_)
-    release = session.scalar(select(Release).where(Release.id == release_id, Release.tenant_id == caller.tenant_id))
-    if release is None:
-        raise NotThere("there is no such release")
-    if release.withdrawn:
+    if _release(session, caller, release_id).withdrawn:
         raise Refusal("this release was withdrawn")
     waits = session.get_one(Tenant, caller.tenant_id).approval
     state = State.APPROVAL if waits else State.PREPARING
@@ -42,6 +39,31 @@ def create(session: Session, caller: Caller, name: str, release_id: int, filter_
         session, caller.tenant_id, caller.name, "rollout.create", name, id=row.id, release=release_id, filter=filter_
     )
     return row
+
+
+def withdraw(session: Session, caller: Caller, release_id: int, *, withdrawn: bool) -> Release:
+    """Let nobody get a release any more, and end what is on its way to; or allow it again. Who runs it keeps it."""
+    release = _release(session, caller, release_id)
+    if release.withdrawn == withdrawn:
+        raise Refusal(f"this release is {'withdrawn' if withdrawn else 'allowed'} already")
+    release.withdrawn = withdrawn
+    what = "release.withdraw" if withdrawn else "release.allow"
+    audit.note(session, caller.tenant_id, caller.name, what, release.version, id=release.id)
+    ended = [state.value for state in rollout.ENDED]
+    query = select(Rollout).where(Rollout.release_id == release.id, Rollout.state.not_in(ended)).order_by(Rollout.id)
+    for row in session.scalars(query.with_for_update()).all() if withdrawn else ():
+        _end(row, State.CANCELLED, f"{caller.name} withdrew the release")
+        _note(session, caller, row, "cancel")
+    return release
+
+
+def _release(session: Session, caller: Caller, release_id: int) -> Release:
+    """A release of the caller's tenant, which stays as it is until the end of the transaction; NotThere."""
+    query = select(Release).where(Release.id == release_id, Release.tenant_id == caller.tenant_id)
+    release = session.scalar(query.with_for_update())
+    if release is None:
+        raise NotThere("there is no such release")
+    return release
 
 
 def _new(tenant_id: int, name: str, release_id: int | None, filter_: str, plan: Plan, state: State, by: int) -> Rollout:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from tbserver import artifacts, audit
+from tbserver import artifacts, audit, tending
 from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.api.deltas import DeltaShown, deltas_of
 from tbserver.api.shapes import Moment, Name, Order, Shape
@@ -179,6 +179,20 @@ def list_releases(server: Here, caller: Viewer, paging: Paging) -> Page[ReleaseS
         query = select(Release).where(Release.tenant_id == caller.tenant_id)
         rows, following = read_page(session, query, paging, [Release.id], newest_first=True)
         return Page(items=[ReleaseShown.model_validate(row) for row in rows], next=following)
+
+
+class ReleaseChange(Order):
+    """Whether a release is withdrawn."""
+
+    withdrawn: bool
+
+
+@router.patch("/releases/{release_id}")
+def change_release(server: Here, caller: Operator, release_id: int, given: ReleaseChange) -> ReleaseShown:
+    """Withdraw a release: its rollouts end, and no new one is made; or allow it again."""
+    with server.database.writing() as session:
+        row = tending.withdraw(session, caller, release_id, withdrawn=given.withdrawn)
+        return ReleaseShown.model_validate(row)
 
 
 @router.get("/releases/{release_id}")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi import Form as Sent
 
-from tbserver.access import Admin, Here, Viewer
+from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.api import deltas, releases
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
@@ -23,6 +23,12 @@ class NewKey(Form):
     pem: str
 
 
+class Change(Form):
+    """Whether a release is withdrawn."""
+
+    withdrawn: Literal["yes", "no"]
+
+
 @router.get("/releases")
 def list_releases(server: Here, request: Request, caller: Viewer, paging: Paging) -> Response:
     """All releases, the newest first."""
@@ -35,6 +41,13 @@ def list_releases(server: Here, request: Request, caller: Viewer, paging: Paging
 def show_release(server: Here, request: Request, caller: Viewer, release_id: int) -> Response:
     """A release, and what leads to it."""
     return show(request, caller, "release.html", whole=releases.show_release(server, caller, release_id))
+
+
+@router.post("/releases/{release_id}")
+def change_release(server: Here, caller: Operator, release_id: int, given: Annotated[Change, Sent()]) -> Response:
+    """Withdraw a release, or allow it again."""
+    releases.change_release(server, caller, release_id, releases.ReleaseChange(withdrawn=given.withdrawn == "yes"))
+    return go(f"/releases/{release_id}")
 
 
 @router.post("/keys")

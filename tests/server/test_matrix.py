@@ -67,6 +67,7 @@ ROLES: dict[str, Role | str] = {
     "POST /uploads/{upload_id}/finish": Role.OPERATOR,
     "GET /releases": Role.VIEWER,
     "GET /releases/{release_id}": Role.VIEWER,
+    "PATCH /releases/{release_id}": Role.OPERATOR,
     "GET /deltas": Role.VIEWER,
 }
 # The same for the pages, and for what looks after the server.
@@ -85,6 +86,7 @@ PAGES: dict[str, Role | str] = {
     "POST /devices/{device_id}": Role.OPERATOR,
     "GET /releases": Role.VIEWER,
     "GET /releases/{release_id}": Role.VIEWER,
+    "POST /releases/{release_id}": Role.OPERATOR,
     "POST /keys": Role.ADMIN,
     "POST /keys/{key_id}/distrust": Role.ADMIN,
     "GET /rollouts": Role.VIEWER,
@@ -110,6 +112,7 @@ PAGES: dict[str, Role | str] = {
 }
 # What a form has to say before anybody is told that what it is about is not there.
 FORMS = {
+    "POST /releases/{release_id}": {"withdrawn": "yes"},
     "POST /devices/{device_id}": {"revoked": "yes"},
     "POST /users/{user_id}": {"role": "viewer"},
     "POST /keys": {"name": "x", "kind": "release", "pem": "x"},
@@ -262,7 +265,8 @@ def test_nothing_of_another_tenant_is_there(small_fleet: Fleet) -> None:
 
 def body(route: str) -> dict[str, Any]:
     """What a route takes."""
-    return {"PATCH /devices/{device_id}": {"revoked": True}}.get(route, {})
+    said = {"PATCH /devices/{device_id}": {"revoked": True}, "PATCH /releases/{release_id}": {"withdrawn": True}}
+    return said.get(route, {})
 
 
 def test_an_answer_says_what_browsers_may_do_with_it(small_fleet: Fleet) -> None:

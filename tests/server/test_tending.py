@@ -176,6 +176,30 @@ def test_how_a_rollout_went_is_kept_in_few_points(small_fleet: Fleet) -> None:
     assert '<polygon class="succeeded"' in page
 
 
+def test_a_release_that_was_withdrawn_reaches_nobody_more(a_fleet: Fleet) -> None:
+    park = Park(a_fleet, 4)
+    number = park.order({"phases": [{"devices": 2}, {}]})
+    park.tend()
+    (first, action), (second, other) = park.poll()
+    park.tell(first, action, "success", "2.0")
+    place = f"/releases/{park.release_id}"
+    assert park.operator.ask("PATCH", place, json={"withdrawn": True}).json()["withdrawn"]
+    park.tend()
+    shown = park.shown(number)["rollout"]
+    assert (shown["state"], shown["reason"]) == ("cancelled", "operator-1 withdrew the release")
+    assert park.stages(number) == {"succeeded": 1, "stopping": 1, "cancelled": 2}
+    assert park.poll({second}) == [(second, other)]
+    said = {"name": "again", "release_id": park.release_id}
+    assert "withdrawn" in park.operator.ask("POST", "/rollouts", json=said).text
+    assert park.operator.ask("PATCH", place, json={"withdrawn": True}).status_code == 409
+    assert "Allow it again" in park.operator.open("GET", place).text
+    assert park.operator.open("POST", place, data={"withdrawn": "no"}).status_code == 303
+    park.operator.post("/rollouts", **said)
+    actions = [one["action"] for one in park.operator.get("/audit")["items"]]
+    assert {"release.withdraw", "release.allow", "rollout.cancel"} <= set(actions)
+    park.check_counts()
+
+
 def test_past_the_threshold_it_stops_and_is_taken_back(a_fleet: Fleet) -> None:
     park = Park(a_fleet, 10)
     number = park.order({"phases": [{"devices": 5}, {}], "on_errors": "rollback"})
