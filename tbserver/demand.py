@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Collection
+from dataclasses import asdict
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from tbserver import enlisting
+from tbserver.database import Database
 from tbserver.deltas import Demand, Facts, Target, Trial, Tried, Way
-from tbserver.records import Artifact, Assignment, Device, Making, Release, Rollout
+from tbserver.records import Artifact, Assignment, Device, Making, Release, Rollout, Tenant, Wanted
 from tbserver.rollout import Stage, State
 from tbserver.server import Server
 
@@ -25,7 +26,7 @@ MAY_FETCH = (Stage.WAITING, Stage.OFFERED, Stage.RUNNING)
 
 
 def facts_of(server: Server, session: Session) -> Facts:
-    """All facts, of all tenants, as they are now."""
+    """All facts, of all tenants, as they are now; devices as they were counted last, for there may be very many."""
     making = server.settings.making
     columns = (Artifact.id, Artifact.release_id, Artifact.base, Artifact.size, Artifact.made)
     ways = [
@@ -46,7 +47,7 @@ def facts_of(server: Server, session: Session) -> Facts:
     return Facts(
         releases=releases,
         ways=ways,
-        demands=_demands(session, {(one.tenant_id, one.tree) for one in releases}),
+        demands=_counted(session),
         tried=tried,
         budget=making.budget,
         # Making must not take the room that the records need.
@@ -56,7 +57,26 @@ def facts_of(server: Server, session: Session) -> Facts:
     )
 
 
-def _demands(session: Session, known: Collection[tuple[int, str]]) -> list[Demand]:
+def _counted(session: Session) -> list[Demand]:
+    rows = session.execute(select(Wanted.base, Wanted.release_id, Wanted.devices, Wanted.waiting))
+    return [Demand(*row) for row in rows]
+
+
+def count(database: Database) -> None:
+    """Count anew which devices are to go from where to where; nothing is written if nothing has changed."""
+    with database.reading() as session:
+        found = _demands(session)
+        if set(found) == set(_counted(session)):
+            return
+    with database.writing() as session:
+        # Of several processes one after the other writes all that it has counted; who adds rows does not wait for that.
+        session.execute(select(Tenant.id).order_by(Tenant.id).limit(1).with_for_update(key_share=True))
+        session.execute(delete(Wanted))
+        session.add_all(Wanted(**asdict(one)) for one in found)
+
+
+def _demands(session: Session) -> list[Demand]:
+    known = {tuple(row) for row in session.execute(select(Release.tenant_id, Release.tree))}
     devices: Counter[tuple[str, int]] = Counter()
     waiting: Counter[tuple[str, int]] = Counter()
     states = [state.value for state in (*PLANNED, *GOING)]

@@ -451,3 +451,16 @@ class Making(Base):
     begun: Mapped[int]
     owner: Mapped[str] = mapped_column(String(32))
     until: Mapped[int]
+
+
+class Wanted(Base):
+    """How many devices that run the tree `base` rollouts may still bring to a release, as it was counted last.
+
+    `base` is empty for those that run no release which is here. `waiting` of them have not begun.
+    """
+
+    __tablename__ = "wanted"
+    release_id: Mapped[int] = _to("release.id", key=True)
+    base: Mapped[str] = mapped_column(String(64), primary_key=True)
+    devices: Mapped[int]
+    waiting: Mapped[int]

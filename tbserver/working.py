@@ -48,7 +48,8 @@ def working(server: Server, every: float = EVERY) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(repeating(tend, every, "working"))
         stack.enter_context(repeating(tell, every, "telling"))
-        for number in range(server.settings.making.makers):
+        # Who makes none looks all the same, and says why there is none.
+        for number in range(max(1, server.settings.making.makers)):
             stack.enter_context(_repeating(make, LOOK_EVERY, f"making-{number}"))
         yield
 

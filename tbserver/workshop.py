@@ -102,6 +102,7 @@ def _is_ours(order: Order) -> ColumnElement[bool]:
 
 def make_next(server: Server, is_stopping: Stopping = lambda: False) -> bool:
     """Make the delta that is of most use now; whether there was one to be made."""
+    demand.count(server.database)
     with server.database.reading() as session:
         facts = demand.facts_of(server, session)
     _keep_budget(server, facts)

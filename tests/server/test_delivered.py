@@ -17,7 +17,7 @@ from tbdiff.image import open_image
 from tbdiff.manifest import parse_way
 from tbdiff.signature import load_private_key
 from tbdiff.signing import signed
-from tbserver import delivery, tending, workshop
+from tbserver import delivery, demand, tending, workshop
 from tbserver.accounts import Role
 from tbserver.files import key_of
 from tbserver.records import Artifact, Release
@@ -83,6 +83,7 @@ def served(make_btrfs: Callable[..., Path], tmp_path: Path, small_fleet: Fleet) 
 def test_a_device_goes_there_by_a_delta_that_the_server_made(served: Served) -> None:
     base, box = served.release("1.0")["tree"], served.box
     number = served.order("2.0")
+    demand.count(served.fleet.server.database)
     (before,) = served.operator.get("/deltas")["items"]
     assert (before["base"], before["devices"], before["state"]) == (base, 1, "waiting")
     assert workshop.make_next(served.fleet.server)
@@ -100,6 +101,7 @@ def test_a_device_goes_there_by_a_delta_that_the_server_made(served: Served) -> 
     box.dev("commit")
     box.step()
     assert count(served.operator, number) == 1
+    demand.count(served.fleet.server.database)
     known = served.operator.get("/deltas")
     assert (known["key"]["trusted_by"], known["made"], known["items"][0]["devices"]) == (1, shown["size"], 0)
 
