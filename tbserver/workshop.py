@@ -24,13 +24,13 @@ from sqlalchemy.orm import Session
 
 from tbdiff.console import safe
 from tbdiff.errors import Failed, Stop
+from tbdiff.scratch import scratch_directory
 from tbdiff.signature import KeyRing
 from tbserver import artifacts, audit, delivery, deltas, demand
 from tbserver.database import first_line
 from tbserver.deltas import DAY, Pair, Trial
 from tbserver.files import key_of
 from tbserver.records import Artifact, Making, Release
-from tbserver.scratch import workplace
 from tbserver.server import Server
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def _make(server: Server, order: Order, is_stopping: Stopping) -> None:
         key = delivery.ready(server.settings)
         with server.database.reading() as session:
             ring = artifacts.key_ring(server, session, order.tenant_id)
-        with workplace(server.settings.scratch) as place:
+        with scratch_directory(server.settings.scratch) as place:
             out = place / "delta.tbdiff"
             _run(server, order, _fetch(server, order, place, claim), out, claim)
             checked = artifacts.check(out, KeyRing(ring.release, (key,)))

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tbserver.scratch import workplace
+from tbdiff.scratch import scratch_directory
 from tests.server.harness import fleet
 from tests.server.images import Works
 from tests.server.test_tending import Park
@@ -165,6 +165,6 @@ def test_a_process_is_killed_while_it_makes_a_delta_and_another_one_takes_over(
                 time.sleep(0.05)
         assert left.base in {one.base for one in depot.made()}
         assert depot.tried() == []
-        (left_over,) = (tmp_path / "one/scratch").glob("making-*")
-        with workplace(tmp_path / "one/scratch"):
+        (left_over,) = (tmp_path / "one/scratch").iterdir()
+        with scratch_directory(tmp_path / "one/scratch"):
             assert not left_over.exists()

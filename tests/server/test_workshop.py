@@ -70,7 +70,7 @@ class Depot:
 
 
 def nothing_is_left(server: Server) -> bool:
-    return [path.name for path in server.settings.scratch.iterdir()] == ["making.lock"]
+    return list(server.settings.scratch.iterdir()) == []
 
 
 def test_what_the_fleet_needs_is_made_and_signed_by_the_server_only(a_fleet: Fleet, works: Works) -> None:
