@@ -18,12 +18,12 @@ PACKAGES := python3-venv, python3-btrfsutil, btrfs-progs, libarchive13, \
             debian-archive-keyring, mmdebstrap, rsync, zstd, \
             busybox, chromium, dosfstools, faketime, fish, grub-common, libubootenv-tool, lz4, mtools, ovmf, parted, postgresql, qemu-system-x86, qemu-utils, \
             systemd-journal-remote, u-boot-qemu, u-boot-tools, zsh
-PYTHONS  := tbdiff tbupdate tbserver manual tests demo benchmarks
+PYTHONS  := tbdiff tbupdate tbserver manual tests demo benchmarks debian/environment.py
 SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boot-hooks -type f -perm /100)
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help root setup packages demo check lint test test-fast crash-test fuzz bench install uninstall clean
+.PHONY: help root setup packages demo check lint test test-fast crash-test fuzz bench install install-server deb uninstall clean
 
 help:
 	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
@@ -36,6 +36,8 @@ help:
 	@echo 'make bench      size and speed beside other programs, an hour of computing (root); --pair, --only in ARGS='
 	@echo 'make setup      only what all of these do first: Debian packages and $(VENV)'
 	@echo 'make install    to PREFIX=$(PREFIX) below DESTDIR, with its own Python environment'
+	@echo 'make install-server  the same with tb-server, which a device does not need'
+	@echo 'make deb        packages of both for the Debian that this is, into dist/'
 	@echo 'make uninstall  what install brought'
 	@echo 'make clean      remove what was made here'
 
@@ -112,30 +114,32 @@ ZSH := $(SHARE)/zsh/vendor-completions
 FISH := $(SHARE)/fish/vendor_completions.d
 PROGRAMS := tbdiff tbdiff-create tbdiff-deploy tb-update tb-update-fetcher
 SERVICES := carry health commit rollback rollback@ watch upgrade agent fetch
+# Manual pages and completion, by what was just put there: that brings all it takes.
+define manual
+@cd '$(CURDIR)' && made='$(DESTDIR)$(HOME_OF_INSTALL)/manual' && \
+    '$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -B -m manual "$$made" && \
+    for page in $(2); do install -D -m644 "$$made/man/$$page" '$(DESTDIR)$(MAN)'/"$$page" || exit 1; done && \
+    for program in $(1); do \
+        install -D -m644 -t '$(DESTDIR)$(BASH)' "$$made/bash/$$program" && \
+        install -D -m644 -t '$(DESTDIR)$(ZSH)' "$$made/zsh/_$$program" && \
+        install -D -m644 -t '$(DESTDIR)$(FISH)' "$$made/fish/$$program.fish" || exit 1; done && \
+    rm -r "$$made"
+endef
+
 install:
 	rm -rf build
 	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
-	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade .
+	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade '.$(EXTRAS)'
 	@# Only our programs; and they run from where they will stand, not from where they were put together.
 	@cd '$(DESTDIR)$(HOME_OF_INSTALL)' && \
-	    find bin -mindepth 1 ! -name 'python*' ! -name 'tbdiff*' ! -name 'tb-update*' -delete && \
+	    find bin -mindepth 1 ! -name 'python*' $(PROGRAMS:%=! -name '%') -delete && \
 	    if [ -n '$(DESTDIR)' ]; then sed -i 's|$(DESTDIR)$(HOME_OF_INSTALL)|$(HOME_OF_INSTALL)|g' bin/tb* pyvenv.cfg; fi
 	@# Isolated: what runs as root takes no modules from PYTHON* variables, the current directory, or a home.
 	@sed -i -e '1s|^#!.*/python[0-9.]*$$|& -I|' -e '2s|^\(.*exec. [^ ]*/python[0-9.]*"\?\) |\1 -I |' \
 	    '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* && \
 	    test "$$(head -n 2 '$(DESTDIR)$(HOME_OF_INSTALL)'/bin/tb* | grep -c -- '/python[0-9.]*"\? -I')" = $(words $(PROGRAMS))
 	install -d '$(DESTDIR)$(PREFIX)/bin'
-	@# By what was just put there: it brings all that this takes.
-	@cd '$(CURDIR)' && made='$(DESTDIR)$(HOME_OF_INSTALL)/manual' && \
-	    '$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -B -m manual "$$made" && \
-	    install -D -m644 -t '$(DESTDIR)$(MAN)/man1' "$$made"/man/man1/tbdiff.1 && \
-	    install -D -m644 -t '$(DESTDIR)$(MAN)/man5' "$$made"/man/man5/tb*.5 && \
-	    install -D -m644 -t '$(DESTDIR)$(MAN)/man8' "$$made"/man/man8/tb-update.8 && \
-	    for program in tbdiff tb-update; do \
-	        install -D -m644 -t '$(DESTDIR)$(BASH)' "$$made/bash/$$program" && \
-	        install -D -m644 -t '$(DESTDIR)$(ZSH)' "$$made/zsh/_$$program" && \
-	        install -D -m644 -t '$(DESTDIR)$(FISH)' "$$made/fish/$$program.fish" || exit 1; done && \
-	    rm -r "$$made"
+	$(call manual,tbdiff tb-update,man1/tbdiff.1 man5/tbdiff.5 man5/tb-update.toml.5 man8/tb-update.8)
 	@# Where each generator of an initramfs looks, whatever PREFIX is.
 	install -D boot-hooks/boot '$(DESTDIR)$(SHARE)/tb-update/boot'
 	install -D boot-hooks/initramfs-tools/hooks/tb-update '$(DESTDIR)$(SHARE)/initramfs-tools/hooks/tb-update'
@@ -154,6 +158,8 @@ install:
 	@for unit in $(SERVICES:=.service) upgrade.timer watch.timer fetch.socket api.socket api@.service; do \
 	    sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' "boot-hooks/systemd/tb-update-$$unit" \
 	        >'$(DESTDIR)$(UNITS)'/"tb-update-$$unit"; done
+	@# A sample: all keys that there are, with their defaults, none of them in force.
+	@sed -n '/^```toml$$/,/^```$$/p' docs/configuration.md | sed -e '/^```/d' -e 's/^[^#]/#&/' >'$(DESTDIR)$(SHARE)/tb-update/config.toml'
 	@sed 's|@PROGRAM@|$(PREFIX)/bin/tb-update|' boot-hooks/cron >'$(DESTDIR)$(SHARE)/tb-update/cron'
 	install -D -m644 boot-hooks/systemd/watchdog.conf '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
 	@for unit in upgrade agent api@; do install -D -m644 boot-hooks/systemd/applier.conf \
@@ -165,17 +171,32 @@ install:
 	@for program in $(PROGRAMS); do \
 	    ln -sfn "../lib/tb-update/bin/$$program" "$(DESTDIR)$(PREFIX)/bin/$$program"; done
 
+# A device needs nothing of it.
+install-server:
+	@$(MAKE) --no-print-directory install EXTRAS='[server]' PROGRAMS='$(PROGRAMS) tb-server'
+	$(call manual,tb-server,man8/tb-server.8)
+	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-server|' boot-hooks/systemd/tb-server.service >'$(DESTDIR)$(UNITS)/tb-server.service'
+
+BUILD_OPTIONS ?=
+deb:
+	rm -rf build/deb && mkdir -p build/deb/tb-update dist
+	@# In a copy: packaging writes beside the sources, and leaves much.
+	tar -c --exclude-vcs --exclude='./.venv' --exclude='./build' --exclude='./dist' --exclude='__pycache__' . | \
+	    tar -x -C build/deb/tb-update
+	cd build/deb/tb-update && dpkg-buildpackage --build=binary --no-sign $(BUILD_OPTIONS)
+	mv build/deb/*.deb dist/
+
 uninstall:
 	rm -rf '$(DESTDIR)$(HOME_OF_INSTALL)'
-	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS)
+	cd '$(DESTDIR)$(PREFIX)/bin' && rm -f $(PROGRAMS) tb-server
 	rm -rf '$(DESTDIR)$(SHARE)/tb-update' '$(DESTDIR)/usr/lib/dracut/modules.d/90tb-update' '$(DESTDIR)/etc/init.d/tb-update' \
 	    '$(DESTDIR)/usr/lib/systemd/system.conf.d/50-tb-update.conf'
-	cd '$(DESTDIR)$(UNITS)' && rm -f tb-update-*.service tb-update-*.timer tb-update-*.socket */tb-update-*.service */tb-update-*.socket && \
+	cd '$(DESTDIR)$(UNITS)' && rm -f tb-server.service tb-update-*.service tb-update-*.timer tb-update-*.socket */tb-update-*.service */tb-update-*.socket && \
 	    rm -rf tb-update-*.service.d
 	rm -f '$(DESTDIR)$(SHARE)/flash-kernel/preboot.d/tb-update' '$(DESTDIR)$(INITCPIO)'/*/tb-update
 	cd '$(DESTDIR)$(SHARE)/initramfs-tools' && rm -f hooks/tb-update scripts/local-premount/tb-update
-	@for page in man1/tbdiff.1 man5/tbdiff.5 man5/tb-update.toml.5 man8/tb-update.8; do rm -f '$(DESTDIR)$(MAN)'/$$page; done
-	@for program in tbdiff tb-update; do \
+	@for page in man1/tbdiff.1 man5/tbdiff.5 man5/tb-update.toml.5 man8/tb-update.8 man8/tb-server.8; do rm -f '$(DESTDIR)$(MAN)'/$$page; done
+	@for program in tbdiff tb-update tb-server; do \
 	    rm -f '$(DESTDIR)$(BASH)'/$$program '$(DESTDIR)$(ZSH)'/_$$program '$(DESTDIR)$(FISH)'/$$program.fish; done
 
 clean:

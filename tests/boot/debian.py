@@ -148,17 +148,28 @@ def install(tree: Path, suite: str) -> None:
         if suite == here():
             run("make", "install", f"DESTDIR={tree}", cwd=REPOSITORY)
             return
-        lent = [path for path in map(Path, ("/etc/resolv.conf", "/etc/ssl/certs", "/etc/pip.conf")) if path.exists()]
-        with contextlib.ExitStack() as held:
-            for path, place in [(REPOSITORY, tree / "mnt"), *((path, tree / path.relative_to("/")) for path in lent)]:
-                if path.is_dir():
-                    place.mkdir(parents=True, exist_ok=True)
-                else:
-                    place.touch()
-                run("mount", "--bind", path, place)
-                held.callback(run, "umount", place)
-            inside = held.enter_context(chroot(tree))
+        with online(tree, (REPOSITORY, "mnt")) as inside:
             inside("make", "-C", "/mnt", "install")
+
+
+@contextlib.contextmanager
+def online(tree: Path, *more: tuple[Path, str], pypi: bool = True) -> Iterator[object]:
+    """Run programs within a tree that sees the network as this computer does, and more of its places, to write to.
+
+    For PyPI it sees whom this computer trusts as well, so that no package can be installed that has a say in that.
+    """
+    names = ("/etc/resolv.conf", *(("/etc/ssl/certs", "/etc/pip.conf") if pypi else ()))
+    lent = [(path, str(path)[1:], "ro") for path in map(Path, names) if path.exists()]
+    with contextlib.ExitStack() as held:
+        for path, name, how in [*lent, *((path, name, "rw") for path, name in more)]:
+            place = tree / name
+            if path.is_dir():
+                place.mkdir(parents=True, exist_ok=True)
+            else:
+                place.touch()
+            run("mount", "--bind", "-o", how, path, place)
+            held.callback(run, "umount", place)
+        yield held.enter_context(chroot(tree))
 
 
 @contextlib.contextmanager

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
+import types
 from pathlib import Path
 
 import click
 import pytest
 
+from tbdiff import __version__
 from tbdiff import cli as tbdiff_cli
 from tbupdate import cli as tbupdate_cli
+from tbupdate.boot import inplace
+from tbupdate.boot.chooser import Choice, Entry
 from tbupdate.config import Config
 
 REPOSITORY = Path(__file__).parents[2]
@@ -70,3 +75,33 @@ def test_exit_codes_of_help_and_documentation_agree(program: str) -> None:
     codes = set(re.findall(r"^  (\d+) ", group.epilog or "", re.MULTILINE))
     documented = set(re.findall(r"^\| (\d+) \|", COMMANDS, re.MULTILINE))
     assert codes == documented - ({"75"} if program == "tbdiff" else set())
+
+
+def test_the_example_of_a_chooser_is_one(tmp_path: Path) -> None:
+    code = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/adding-a-chooser.md").read_text(), re.DOTALL)[0]
+    example = types.ModuleType("tiny")
+    sys.modules["tiny"] = example
+    exec(code, example.__dict__)
+    tiny = example.Tiny()
+    for choice in (Choice("1.0-a"), Choice("1.0-a", "1.1-b", 3, "1.0-a"), Choice("1.0-a", "1.1-b", 0)):
+        assert tiny.read_choice(inplace.padded(tiny.write_choice(choice)).decode()) == choice
+    assert tiny.read_choice("#" * 1024) is None
+    entry = Entry("1.1-b", "Demo 1.1", "k-1234", True, "", "root=LABEL=x tb.id=1.1-b")
+    assert (
+        tiny.write_entry(entry) == "boot /tb-update/k-1234/vmlinuz /tb-update/k-1234/initrd root=LABEL=x tb.id=1.1-b\n"
+    )
+    assert example.configuration(str(tmp_path)) == ""
+    own = tmp_path / "tiny/boot.conf"
+    own.parent.mkdir()
+    own.write_text("timeout=3\n")
+    tiny.include(str(tmp_path))
+    tiny.include(str(tmp_path))
+    assert own.read_text() == "timeout=3\nsource /tb-update/choice\n"
+    assert tiny.leads(str(tmp_path))
+    tiny.exclude(str(tmp_path))
+    assert own.read_text() == "timeout=3\n"
+    assert not tiny.leads(str(tmp_path))
+
+
+def test_the_package_has_the_version_of_the_programs() -> None:
+    assert (REPOSITORY / "debian/changelog").read_text().startswith(f"tb-update ({__version__}) ")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
+import sys
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -57,3 +62,47 @@ def test_installed_programs_take_no_modules_from_elsewhere(tmp_path: Path, name:
     subprocess.run(["make", "--silent", "uninstall", *places], cwd=REPOSITORY, check=True, capture_output=True)
     assert [path for path in prefix.rglob("*") if not path.is_dir()] == []
     assert not Path("/etc/init.d/tb-update").exists()
+
+
+def test_bindings_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    """As they are when they were compiled for a newer libbtrfsutil; what does not need them works."""
+    (tmp_path / "btrfsutil.py").write_text("raise ImportError('undefined symbol: btrfs_util_new')\n")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def ends(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True)
+
+    assert ends("tbupdate", "--version").returncode == 0
+    assert ends("tbdiff", "digest", str(tmp_path)).returncode == 0
+    failed = ends("tbupdate", "--top", str(tmp_path), "--json", "status")
+    assert failed.returncode == 1
+    error = json.loads(failed.stdout)["error"]
+    assert "undefined symbol: btrfs_util_new" in error["message"]
+    assert "python3-btrfsutil" in error["remedy"]
+    assert "Traceback" not in failed.stderr
+
+
+def test_sdist_and_wheel_hold_all_that_is_needed(tmp_path: Path) -> None:
+    """The wheel is built of the sdist, which brings what `make install` and `make deb` take as well."""
+    ignored = shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
+    shutil.copytree(REPOSITORY, tmp_path / "source", ignore=ignored, symlinks=True)
+
+    def make(what: str, where: Path) -> Path:
+        code = f"from setuptools import build_meta; print(build_meta.build_{what}({str(tmp_path)!r}))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=where, capture_output=True, text=True, check=True)
+        return tmp_path / done.stdout.splitlines()[-1]
+
+    with tarfile.open(make("sdist", tmp_path / "source")) as sdist:
+        sdist.extractall(tmp_path)
+    (unpacked,) = tmp_path.glob("tb*update-*/")
+    for name in ("Makefile", "boot-hooks/boot", "debian/rules", "docs/commands.md", "manual/pages.py", "LICENSE"):
+        assert (unpacked / name).is_file(), name
+    assert os.access(unpacked / "boot-hooks/initramfs-tools/hooks/tb-update", os.X_OK)
+    with zipfile.ZipFile(make("wheel", unpacked)) as wheel:
+        held = set(wheel.namelist())
+        metadata = wheel.read(next(name for name in held if name.endswith("/METADATA"))).decode()
+    ours = [path for package in ("tbdiff", "tbupdate", "tbserver") for path in (REPOSITORY / package).rglob("*")]
+    files = {str(path.relative_to(REPOSITORY)) for path in ours if path.is_file() and path.suffix != ".pyc"}
+    assert files == {name for name in held if ".dist-info/" not in name}
+    for line in ("License: Apache-2.0", "Requires-Python: >=3.11", "Description-Content-Type: text/markdown"):
+        assert line in metadata
