@@ -51,6 +51,21 @@ def unlock(fd: int) -> int:
     return flags
 
 
+@contextmanager
+def unlocked(path: str) -> Iterator[None]:
+    """A file of a snapshot, if it is there, can be changed in the block; afterwards it has its locks again."""
+    if not os.path.isfile(path):
+        yield
+        return
+    with opened(path) as fd:
+        flags = unlock(fd)
+        try:
+            yield
+        finally:
+            if flags:
+                set_flags(fd, flags)
+
+
 def unlock_tree(path: str, listing: Listing) -> None:
     """Take the locks off all that is in a tree, so that an image can change it."""
     with Descent(Path(path)) as tree:

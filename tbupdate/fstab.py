@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tbupdate import flags
+
 _NOT_OUTSIDE = ("/boot", "/efi", "/proc", "/sys", "/dev", "/run", "/tmp")  # noqa: S108 - a name in a table
 _NO_FILE_SYSTEM = ("swap", "proc", "sysfs", "devpts", "devtmpfs", "cgroup", "cgroup2", "efivarfs", "debugfs", "none")
 _OCTAL = re.compile(rb"\\(?!000)([0-3][0-7]{2})")
@@ -40,7 +42,10 @@ def free(tree: str) -> None:
         before = file.read()
     after = without_subvolume(before)
     if after != before:
-        with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with (
+            flags.unlocked(path),
+            open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
             file.write(after)
 
 
@@ -56,7 +61,10 @@ def add(tree: str, mounts: Iterable[tuple[str, str]], file_system: str) -> None:
     root = next((line.options for line in read(tree) if line.point == "/" and line.kind == "btrfs"), ())
     plain = [one for one in root if not _OPTION.match(one) and one not in ("defaults", "ro") and one[:2] != "x-"]
     path = os.path.join(tree, "etc/fstab")
-    with open(path, "a+", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (
+        flags.unlocked(path),
+        open(path, "a+", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         file.seek(0)
         before = file.read()
         file.write("" if before.endswith("\n") or not before else "\n")

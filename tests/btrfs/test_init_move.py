@@ -174,6 +174,7 @@ def test_what_is_locked_is_moved_all_the_same(installed: Path) -> None:
         installed / "@/home/me/letter",
         installed / "@/usr/bin/program",
         installed / "@/usr",
+        installed / "@/etc/fstab",
     ]
     subprocess.run(["chattr", "+i", *locked], check=True)
     nocow = installed / "@/home/vm"
@@ -191,6 +192,9 @@ def test_what_is_locked_is_moved_all_the_same(installed: Path) -> None:
         assert ["i" in line.split()[0] for line in said.splitlines()] == [True, True, False]
         assert "C" in said.splitlines()[2].split()[0]
         assert not (installed / "@home/usr").exists()
+        table = installed / "snapshots/root/etc/fstab"
+        assert "subvol=@home" in table.read_text()
+        assert "i" in subprocess.check_output(["lsattr", table], text=True).split()[0]
     finally:
         subprocess.run(["chattr", "-R", "-f", "-i", installed / "@home", installed / "@"], check=False)
 
