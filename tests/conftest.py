@@ -29,7 +29,14 @@ FIXTURES_THAT_MOUNT = {"btrfs", "make_btrfs", "btrfs_of_module"}
 
 LONGEST = (
     *("test_boots.py", "test_cuts.py", "test_trixie.py", "test_mishaps.py", "test_volatile_boots.py"),
-    *("test_uboot_boots.py", "test_last_words.py", "test_unattended_boots.py", "test_corpus.py", "test_power_cuts.py"),
+    *(
+        "test_uboot_boots.py",
+        "test_debian.py",
+        "test_last_words.py",
+        "test_unattended_boots.py",
+        "test_corpus.py",
+        "test_power_cuts.py",
+    ),
 )
 
 # Programs start as where they are installed: from compiled modules, whose making costs time and memory.
