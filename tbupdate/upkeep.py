@@ -250,27 +250,21 @@ def _before(system: System) -> Deployment | None:
 def judge(system: System, keep: int, min_free: int = 0) -> tuple[Verdict, ...]:
     """What retention says of every deployment, newest first: at most `keep`, but never one that is protected.
 
-    Where less than `min_free` bytes are free, one more goes: how much room that gives is known when it is gone.
+    What failed here is no way back: it goes before all others. Where less than `min_free` bytes are free, one more
+    goes: how much room that gives is known when it is gone.
     """
-    why = protections(system)
-    room = keep - len(why)
-    verdicts = []
-    for kept in reversed(system.deployments):
-        if kept.id in why:
-            verdicts.append(Verdict(kept.id, True, why[kept.id]))
-        elif room > 0:
-            room -= 1
-            verdicts.append(Verdict(kept.id, True, f"is among the newest {keep}"))
-        else:
-            verdicts.append(Verdict(kept.id, False, f"is older than the newest {keep}"))
+    why, bad = protections(system), system.marks.bad
+    newest = tuple(reversed(system.deployments))
+    # The last of them goes first.
+    free_to_go = sorted((kept.id for kept in newest if kept.id not in why), key=lambda one: one in bad)
+    room = max(keep - len(why), 0)
+    gone = {one: "failed here" if one in bad else f"is older than the newest {keep}" for one in free_to_go[room:]}
     free = system.space.data
-    if free < min_free and all(one.kept for one in verdicts):
-        left = f"only {size(free)} are free, and {size(min_free)} shall be"
-        for number in range(len(verdicts) - 1, -1, -1):
-            if verdicts[number].deployment not in why:
-                verdicts[number] = Verdict(verdicts[number].deployment, False, f"is the oldest that may go: {left}")
-                break
-    return tuple(verdicts)
+    if free < min_free and free_to_go and not gone:
+        what = "failed here, and goes first" if free_to_go[-1] in bad else "is the oldest that may go"
+        gone = {free_to_go[-1]: f"{what}: only {size(free)} are free, and {size(min_free)} shall be"}
+    stays = why | dict.fromkeys(free_to_go, f"is among the newest {keep}")
+    return tuple(Verdict(one.id, one.id not in gone, gone.get(one.id) or stays[one.id]) for one in newest)
 
 
 def surplus_roots(system: System) -> tuple[str, ...]:

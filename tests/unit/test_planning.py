@@ -274,6 +274,19 @@ def test_prune_never_takes_what_is_needed() -> None:
     assert deleted == {name for n in (5, 6, 7, 8, 9) for name in (identity(n), f"{identity(n)}.root")}
 
 
+def test_what_failed_goes_before_what_worked() -> None:
+    bad = {identity(7): "slow", identity(8): "slow"}
+    system = a_system(count=8, default=3, good=3, booted=3, committed=(1, 2, 3, 4, 5), bad=bad)
+    verdicts = {one.deployment: one for one in upkeep.judge(system, 5)}
+    assert {name for name, one in verdicts.items() if one.kept} == {identity(n) for n in (2, 3, 4, 5, 6)}
+    assert verdicts[identity(8)].why == "failed here"
+    # With room for one of them the newer one stays, until there is too little room on the disk.
+    assert {one.deployment for one in upkeep.judge(system, 7) if not one.kept} == {identity(7)}
+    verdicts = {one.deployment: one for one in upkeep.judge(system, 9, min_free=1 << 60)}
+    assert [name for name, one in verdicts.items() if not one.kept] == [identity(7)]
+    assert verdicts[identity(7)].why.startswith("failed here, and goes first: only")
+
+
 def test_what_a_rollback_of_what_is_staged_goes_back_to_keeps_its_own_way_back() -> None:
     system = a_system(count=9, default=9, good=4, booted=4, committed=(1, 2, 3, 4), bad={identity(3): "slow"})
     verdicts = {one.deployment: one for one in upkeep.judge(system, 3)}
