@@ -219,7 +219,10 @@ def init(root: str | None, *, moved: tuple[str, ...], dry_run: bool, undo: bool)
                 "Make the subvolume beside snapshots/ yourself, and mount it from /etc/fstab.",
             )
         moves = moving.find_moves(tree, moved, os.listdir(site.top))
-        plan = conversion.plan_init(system, source, record, now(), moves, moving.propose(tree, moves))
+        said_of = moving.propose(tree, moves)
+        if not _holds_system(tree):
+            said_of = (*said_of, "There is no system in it yet: deploy a full image next.")
+        plan = conversion.plan_init(system, source, record, now(), moves, said_of)
         if dry_run or not said.json:
             print_plan(plan, as_json=said.json)
         if dry_run:
@@ -248,8 +251,11 @@ def _undo_init(said: Settings, dry_run: bool) -> None:
 def _systems(top: str, system: System) -> list[str]:
     """The subvolumes that hold what looks like an installed system; "" is the top level itself."""
     places = ["", *(place.path for place in system.elsewhere)]
-    names = ("etc", "usr", "bin", "sbin")
-    return [place for place in places if any(os.path.lexists(os.path.join(top, place, name)) for name in names)]
+    return [place for place in places if _holds_system(os.path.join(top, place))]
+
+
+def _holds_system(tree: str) -> bool:
+    return any(os.path.lexists(os.path.join(tree, name)) for name in ("etc", "usr", "bin", "sbin"))
 
 
 def _os_name(root: str) -> str:

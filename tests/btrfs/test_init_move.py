@@ -325,6 +325,11 @@ def test_who_says_just_init_is_told(dev: Device) -> None:
     shown = dev.json("init", "--dry-run")
     assert any("tb-update init --move /home --move /var/log" in note for note in shown["notes"])
     assert not any("/srv" in note for note in shown["notes"]), "nothing is in it"
+    nothing = "There is no system in it yet: deploy a full image next."
+    assert nothing not in shown["notes"]
+    subprocess.run(["btrfs", "--quiet", "subvolume", "create", dev.top / "empty"], check=True)
+    assert nothing in dev.json("init", "--dry-run", "--root", "empty")["notes"]
+    subprocess.run(["btrfs", "--quiet", "subvolume", "delete", dev.top / "empty"], check=True)
     dev("init", "--yes")
     assert (dev.top / "snapshots/root/home/me/letter").exists()
     assert "--move is for making it" in dev.run("init", "--yes", "--move", "/home").stderr
