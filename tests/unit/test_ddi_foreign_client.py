@@ -11,6 +11,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def run(server: DDIServer, place: Path, polls: int) -> None:
             await asyncio.wait_for(client.start_polling(0.01), LIMIT)
             client.cleanup_dbus()
 
-    asyncio.run(life())
+    # Where a browser was tested before, this thread has a loop that runs already.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, life()).result()
 
 
 def test_it_installs_what_it_is_given(server: DDIServer, bus: Bus, tmp_path: Path) -> None:
