@@ -178,7 +178,7 @@ def token(name: str, role: str, tenant: str, days: int, **said: Any) -> None:
     """Make an account and an API token for a program, where the server is: none is needed for it."""
     from tbserver import accounts, database  # noqa: PLC0415
 
-    records = database.Database(_settings(proxies=(), **said).database_url)
+    records = database.Database(_settings(**said).database_url)
     if database.revision(records) != database.newest():
         raise Rejected("there are no records of this program here; nothing was done", "Start the server once.")
     with records.writing() as session:
