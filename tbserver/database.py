@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy
 from alembic import command
@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -30,6 +31,12 @@ PATIENCE_SECONDS = 15.0
 _WRITES = "tb_writes"
 # What PostgreSQL says when two transactions were in each other's way: serialization failure, deadlock.
 _TRY_AGAIN = ("40001", "40P01")
+
+
+def insert_into(session: Session, table: type[Any]) -> postgresql.Insert | sqlite.Insert:
+    """An INSERT as the database of a session has it, which says what becomes of rows that are there already."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    return insert(table)
 
 
 class Database:

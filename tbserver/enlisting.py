@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from sqlalchemy import Select, exists, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from tbserver import filters, rollout, selection, steering, tallies
-from tbserver.database import Database
+from tbserver.database import Database, insert_into
 from tbserver.records import Assignment, Attribute, Device, Release, Rollout
 from tbserver.rollout import Stage, State
 from tbserver.steering import ROLLBACK, plan_of
@@ -48,8 +47,7 @@ def enlist(database: Database, rollout_id: int) -> None:
 
 def _give(session: Session, row: Rollout, places: Sequence[dict[str, object]]) -> None:
     """Write down places; those that have one already keep theirs."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    new = insert(Assignment).on_conflict_do_nothing().returning(Assignment.phase)
+    new = insert_into(session, Assignment).on_conflict_do_nothing().returning(Assignment.phase)
     for phase, count in Counter(session.scalars(new, places)).items():
         tallies.add(session, row.tenant_id, tallies.stages_of(row.id, phase), {Stage.WAITING.value: count})
 

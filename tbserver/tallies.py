@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from tbserver.database import insert_into
 from tbserver.records import Tally
 
 DEVICES, RELEASES = "devices by state", "devices by release"
@@ -21,10 +21,9 @@ def stages_of(rollout_id: int, phase: int) -> str:
 
 def add(session: Session, tenant_id: int, subject: str, changes: Mapping[str, int]) -> None:
     """Count so many more, or fewer; always in the same order, so that no two wait for each other."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     for key, count in sorted(changes.items()):
         if count:
-            new = insert(Tally).values(tenant_id=tenant_id, subject=subject, key=key[:128], count=count)
+            new = insert_into(session, Tally).values(tenant_id=tenant_id, subject=subject, key=key[:128], count=count)
             session.execute(
                 new.on_conflict_do_update(
                     index_elements=[Tally.tenant_id, Tally.subject, Tally.key],
