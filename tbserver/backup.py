@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy import make_url
 
 from tbdiff.errors import Failed, Rejected
+from tbdiff.output import replacing
 from tbserver.settings import DELIVERY_KEY, Settings
 
 _REMEDY = "See `Backup` in docs/server/running.md: pg_dump, and a copy of the store."
@@ -53,7 +54,9 @@ def _copy_records(source: Path, target: Path) -> None:
     ):
         os.chmod(new, 0o600)
         here.backup(there)
-    _settle(new, target)
+    with new.open("rb") as file:
+        os.fsync(file.fileno())
+    new.rename(target)
 
 
 def _copy_artifacts(source: Path, target: Path) -> None:
@@ -64,21 +67,12 @@ def _copy_artifacts(source: Path, target: Path) -> None:
             if other.exists():
                 continue
             other.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
+            # It may have been removed meanwhile.
+            with suppress(FileNotFoundError):
                 _copy(path, other)
-            except FileNotFoundError:
-                # Removed meanwhile.
-                other.with_name(f"{other.name}.new").unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
-    new = target.with_name(f"{target.name}.new")
-    shutil.copy2(source, new)
-    _settle(new, target)
-
-
-def _settle(new: Path, target: Path) -> None:
-    """Let it have its name when all of it is on the disk."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
-    new.rename(target)
+    with source.open("rb") as held, replacing(target) as file:
+        os.fchmod(file.fileno(), source.stat().st_mode & 0o777)
+        shutil.copyfileobj(held, file)
