@@ -157,18 +157,7 @@ def _trusted(given: Path | None, folder: Path) -> Standing | None:
     if given is None:
         return held
     chain = rotation.read(given)
-    if not chain.complete:
-        raise Rejected(
-            f"the last statement of {given} lacks signatures; nothing was published",
-            "Have it signed by more keys: tbdiff sign",
-        )
-    if held is not None and [one.payload for one in held.chain] != [
-        one.payload for one in chain.chain[: len(held.chain)]
-    ]:
-        raise Rejected(
-            f"{given} is not what follows on the statements that {folder} holds; nothing was published",
-            f"Go on from {place}.",
-        )
+    rotation.check_next(chain, str(given), held, str(folder))
     return chain
 
 

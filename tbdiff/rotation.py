@@ -82,12 +82,32 @@ def is_chain(path: Path) -> bool:
 def read(path: Path) -> Standing:
     """A chain of statements in a file, of which only the last may lack signatures; Rejected if it does not hold."""
     try:
-        chain = read_chain(read_plain(str(path), CHAIN_MAX + 1))
+        raw = read_plain(str(path), CHAIN_MAX + 1)
     except OSError as error:
         raise Failed(f"{path} cannot be read: {error.strerror}") from None
+    return understand(raw, str(path))
+
+
+def understand(raw: bytes, name: str) -> Standing:
+    """The same of a chain that was read already; `name` is for errors."""
+    chain = read_chain(raw)
     if not chain:
-        raise Rejected(f"{path} holds no trust statement")
+        raise Rejected(f"{name} holds no trust statement")
     return _stand(chain)
+
+
+def check_next(chain: Standing, name: str, held: Standing | None, place: str) -> None:
+    """Refuse a chain that devices could not go by, or that does not go on from the one `held` at `place`."""
+    if not chain.complete:
+        raise Rejected(
+            f"the last statement of {name} lacks signatures; nothing was published",
+            "Have it signed by more keys: tbdiff sign",
+        )
+    if held is not None and held.payloads != chain.payloads[: len(held.chain)]:
+        raise Rejected(
+            f"{name} is not what follows on the statements that {place} holds; nothing was published",
+            "Go on from what is there.",
+        )
 
 
 def rotate(path: Path, wish: Wish, keys: Sequence[Path]) -> Standing:

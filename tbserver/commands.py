@@ -250,6 +250,23 @@ def trust(client: Client, file: Path, name: str, kind: str) -> Answer:
 
 
 @asks
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--remove", is_flag=True, help="Tell devices of none any more; what they have learned stays.")
+def statements(client: Client, file: Path | None, remove: bool) -> Answer:
+    """Show what devices are told of trusted keys; or tell them of FILE, the trust.json that `tbdiff rotate` made."""
+    if remove:
+        client.ask("DELETE", "/statements")
+    put = {"content": file.read_bytes()} if file is not None else {}
+    said = client.ask("PUT" if put else "GET", "/statements", **put)
+    if not said["version"]:
+        return said, ["none"]
+    lines = [f"statement {said['version']}, of {said['issued']}, good until {said['expires']}"]
+    for role in ("release", "delivery", "trust"):
+        lines += [f"{role}: {safe(key['name'])} ({key['key_id']})" for key in said[role]]
+    return said, [*lines, *(f"revoked: {key}" for key in said["revoked"])]
+
+
+@asks
 @click.argument("name")
 @click.argument("role", type=ROLES)
 def add_user(client: Client, name: str, role: str) -> Answer:
@@ -279,5 +296,5 @@ def audit(client: Client, limit: int) -> Answer:
 
 COMMANDS = (
     *(upload, releases, deltas, devices, device, rollouts, rollout, roll_out),
-    *(keys, trust, add_user, device_token, webhooks, audit),
+    *(keys, trust, statements, add_user, device_token, webhooks, audit),
 )

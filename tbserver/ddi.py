@@ -12,7 +12,7 @@ import pydantic
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
-from tbserver import devices, files, peers, steering
+from tbserver import devices, files, peers, statements, steering
 from tbserver.access import Here
 from tbserver.records import Artifact, Assignment, Device
 from tbserver.refusals import NotKnown, NotThere, NotValid, Over
@@ -38,6 +38,7 @@ from tbupdate.protocol import (
     Poll,
     PollConfig,
     Polling,
+    Statements,
     ToStop,
 )
 
@@ -198,7 +199,9 @@ def _poll_of(asking: Asking, session: Session, device: Device, one: Assignment |
         links["installed_base"] = Link(href=f"{asking.base}/installedBase/{device.installed_id}")
     if device.wants:
         links["config_data"] = Link(href=f"{asking.base}/configData")
-    return Poll(config=PollConfig(polling=Polling(sleep=sleep)), links=Links(**links))
+    version = statements.version(session, device.tenant_id)
+    told = Statements(href=f"{asking.base}/trustStatements", version=version) if version else None
+    return Poll(config=PollConfig(polling=Polling(sleep=sleep)), links=Links(**links, trust_statements=told))
 
 
 def _hash(offer: Offer) -> str:
@@ -345,6 +348,19 @@ def runs(asking: Device_, body: Body) -> Response:
 
     asking.write(write)
     return Response()
+
+
+@router.get("/trustStatements")
+def trusted(asking: Device_) -> Response:
+    """Which keys are trusted, as those say who may: the device verifies it, as it would from a folder."""
+
+    def look(session: Session, device: Device) -> bytes:
+        chain = statements.chain(session, device.tenant_id)
+        if chain is None:
+            raise NotThere("there is no trust statement")
+        return chain
+
+    return Response(asking.read(look), media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 @router.post("/enrolment")

@@ -147,6 +147,15 @@ class TrustedKey(Base):
     created: Mapped[int]
 
 
+class Statements(Base):
+    """The chain of trust statements of a tenant as devices get it, and the version of the last one."""
+
+    __tablename__ = "statements"
+    tenant_id: Mapped[int] = _tenant(key=True)
+    version: Mapped[int]
+    chain: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class DeviceToken(Base):
     """A token that more than one device, or one that is not known yet, comes with.
 

@@ -13,16 +13,16 @@ from typing import Any
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbdiff.output import replacing
-from tbdiff.signature import KeyRing
-from tbupdate import health, inventory, orders, standing
+from tbupdate import health, inventory, orders, standing, trusted
 from tbupdate.agent import AGAIN
 from tbupdate.config import Config
 from tbupdate.ddi import Client
 from tbupdate.orders import Order, Verdict
-from tbupdate.protocol import ROLLBACK, Chunk, Consent, Execution, Finished, Handled, Link, Poll, details
+from tbupdate.protocol import ROLLBACK, Chunk, Consent, Execution, Finished, Handled, Link, Poll, Statements, details
 from tbupdate.spool import Report, Spool, report
 from tbupdate.standing import TRIES, Standing, Work
 from tbupdate.system import System
+from tbupdate.trusted import Trusted
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +46,22 @@ class Seen:
 
 
 class Contact:
-    """A device in touch with its server, for one run. `looking` changes nothing, neither here nor there."""
+    """A device in touch with its server, for one run. `looking` changes nothing, neither here nor there.
+
+    `known` is whom the device trusts, by all that was heard so far.
+    """
 
     def __init__(
         self,
         state: str,
         client: Client,
         rules: Config,
-        keys: KeyRing,
+        known: Trusted,
         *,
         looking: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._state, self._client, self._rules, self._keys = state, client, rules, keys
+        self._state, self._client, self._rules, self.known = state, client, rules, known
         self._looking, self._clock = looking, clock
         self._standing = standing.read(state)
         self._spool = Spool(state)
@@ -102,12 +105,23 @@ class Contact:
         order = None
         for _ in range(POLLS):
             poll = self._client.poll()
+            self._learn(poll.links.trust_statements)
             self._describe(seen, wanted=poll.links.config_data is not None)
             again, order = self._heard(poll, seen)
             self._deliver()
             if not again:
                 break
         return poll, order
+
+    def _learn(self, link: Statements | None) -> None:
+        """Follow the trust statements that are new here, as far as the keys before them answer for them."""
+        if link is None or link.version <= self.known.version:
+            return
+        chain = self._client.statements(link)
+        if chain is not None:
+            self.known, fault = trusted.learn(self.known, chain)
+            if fault is not None:
+                log.warning("%s: %s", link.href, fault)
 
     def _heard(self, poll: Poll, seen: Seen) -> tuple[bool, Order | None]:
         """What a poll leads to; and whether to poll again, as that is done."""
@@ -162,7 +176,7 @@ class Contact:
                 head = self._client.head(artifact)
                 if head is not None:
                     address = self._client.address(artifact)
-                    release, image = orders.listed(head, self._keys, address, artifact.size)
+                    release, image = orders.listed(head, self.known.ring, address, artifact.size)
                     found.append((release, image))
                     addresses[image.digest] = address
             except Rejected as rejected:
@@ -295,7 +309,7 @@ class Contact:
         if self._looking:
             return
         said, faults = inventory.gather(
-            inventory.facts(seen.system, self._rules, self._keys, health.verdict(seen.checks))
+            inventory.facts(seen.system, self._rules, self.known, health.verdict(seen.checks))
         )
         for fault in faults:
             log.warning("%s", fault)

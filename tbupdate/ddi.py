@@ -58,6 +58,11 @@ class Client:
         """What is to be stopped; None if that is over."""
         return self._read_if_there(Cancel, link)
 
+    def statements(self, link: Link) -> bytes | None:
+        """The chain of trust statements, unverified; None if it is not there any more."""
+        answer = self._ask_if_there(link)
+        return answer.body if answer is not None else None
+
     def confirm(self, action: str, said: Consent) -> bool:
         """Tell what a person said; whether the action was still there."""
         return self.tell(f"confirmationBase/{action}/feedback", said.to_json())
@@ -115,10 +120,18 @@ class Client:
         raise AssertionError("it was read or refused")
 
     def _read_if_there(self, model: type[M], link: Link) -> M | None:
+        answer = self._ask_if_there(link)
+        return self._decoded(model, link.href, answer) if answer is not None else None
+
+    def _ask_if_there(self, link: Link) -> Answer | None:
         if not self._is_ours(link.href):
             raise Failed(f"{self.account.base} sends us to another server ({link.href}); nothing was asked there")
         answer = exchange(link.href, self.line)
-        return None if answer.status in GONE else self._decoded(model, link.href, answer)
+        if answer.status in GONE:
+            return None
+        if answer.status != 200:
+            raise refused(link.href, answer)
+        return answer
 
     def _read(self, model: type[M], url: str) -> M:
         return self._decoded(model, url, exchange(url, self.line))

@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from tbdiff import __version__
-from tbdiff.signature import KeyRing
+from tbdiff.signature import PublicKey
 from tbupdate import dropins
 from tbupdate.config import Config
 from tbupdate.protocol import ATTRIBUTES_MAX, KEY_MAX, VALUE_MAX
 from tbupdate.system import System
+from tbupdate.trusted import Trusted
 
 KIND = "inventory.d"
 LIMIT, OUTPUT_MAX = 10.0, 1 << 14
@@ -22,8 +23,9 @@ _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{KEY_MAX - 1}}}")
 _STEP = 256 << 20
 
 
-def facts(system: System, rules: Config, keys: KeyRing, health: str = "") -> dict[str, str]:
+def facts(system: System, rules: Config, trusted: Trusted, health: str = "") -> dict[str, str]:
     """The fixed set; `health` is what the checks of this boot said, in a word."""
+    ring = trusted.ring
     runs = system.booted if system.booted_id is not None else system.default
     known = runs.record if runs is not None else None
     said = {
@@ -39,11 +41,17 @@ def facts(system: System, rules: Config, keys: KeyRing, health: str = "") -> dic
         "chooser": system.boot.name if system.boot is not None else "none",
         "epoch": str(system.epoch),
         "free_mib": str(system.space.data // _STEP * _STEP >> 20),
-        "keys": " ".join(sorted(key.key_id.hex() for key in keys.release)),
-        "own_keys": " ".join(sorted(key.key_id.hex() for key in keys.own)),
-        "delivery_keys": " ".join(sorted(key.key_id.hex() for key in keys.delivery)),
+        "keys": _ids(ring.release),
+        # Also those that were revoked since: that there was one is told until the device is reset.
+        "own_keys": _ids(trusted.own_keys),
+        "delivery_keys": _ids(ring.delivery),
+        "trust": str(trusted.version),
     }
     return {key: value for key, value in said.items() if value}
+
+
+def _ids(keys: Iterable[PublicKey]) -> str:
+    return " ".join(sorted(key.key_id.hex() for key in keys))
 
 
 def gather(fixed: Mapping[str, str], places: Iterable[str] = dropins.PLACES) -> tuple[dict[str, str], list[str]]:

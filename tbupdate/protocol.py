@@ -101,6 +101,15 @@ class Link(Message):
     href: Href
 
 
+class Statements(Link):
+    """Our addition to a poll: where the chain of trust statements is, and the version of the last one.
+
+    A device asks there if that is later than what it knows. The answer to `GET` is `trust.json`, as in a folder.
+    """
+
+    version: int
+
+
 class Links(Message):
     """What a poll leads to: at most one of the first three, while an action is active.
 
@@ -113,6 +122,7 @@ class Links(Message):
     confirmation_base: Link | None = None
     installed_base: Link | None = None
     config_data: Link | None = None
+    trust_statements: Statements | None = None
 
 
 class Polling(Message):

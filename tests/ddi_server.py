@@ -37,6 +37,7 @@ from tbupdate.protocol import (
     Poll,
     PollConfig,
     Polling,
+    Statements,
     ToStop,
 )
 
@@ -74,6 +75,9 @@ class DDIServer(Protocol):
         command: str = "",
     ) -> str:
         """Let a device install a release of these files, or do a command; the id of the action."""
+
+    def put_statements(self, chain: bytes, version: int) -> None:
+        """Tell devices of trust statements, whatever they are."""
 
     def cancel(self, action: str) -> None:
         """Ask the device to stop an action."""
@@ -172,6 +176,7 @@ class Double:
         self.sleep = "00:05:00"
         self.wants_attributes = True
         self.actions: dict[str, Action] = {}
+        self.statements: tuple[bytes, int] = b"", 0
         self._tokens: dict[str, str] = {}
         self._enrolments: dict[str, tuple[str, str]] = {}
         self._files: dict[str, bytes] = {}
@@ -219,6 +224,9 @@ class Double:
             hashes=Hashes(**dict(zip(Hashes.model_fields, made, strict=True))),
             links=links,
         )
+
+    def put_statements(self, chain: bytes, version: int) -> None:
+        self.statements = chain, version
 
     def cancel(self, action: str) -> None:
         self.actions[action].canceling = True
@@ -284,6 +292,8 @@ class Double:
         match request.method, *rest.split("/"):
             case "GET", "":
                 return _said(self._poll(device))
+            case "GET", "trustStatements" if self.statements[0]:
+                return Answer(200, self.statements[0], {"Content-Type": "application/json"})
             case "PUT", "configData":
                 self._merge(device, protocol.read(ConfigData, request.body))
                 return Answer()
@@ -319,6 +329,10 @@ class Double:
             links = links.model_copy(update={"installed_base": Link(href=f"{base}/installedBase/{done.id}")})
         if self.wants_attributes and not self._attributes[device]:
             links = links.model_copy(update={"config_data": Link(href=f"{base}/configData")})
+        chain, version = self.statements
+        if chain:
+            told = Statements(href=f"{base}/trustStatements", version=version)
+            links = links.model_copy(update={"trust_statements": told})
         return Poll(config=PollConfig(polling=Polling(sleep=self.sleep)), links=links)
 
     def _shown(self, action: Action, kind: str) -> Answer:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tbserver.api import audits, deltas, devices, logins, releases, rollouts, tenants, tokens, users, webhooks
+from tbserver.api import (
+    audits,
+    deltas,
+    devices,
+    logins,
+    releases,
+    rollouts,
+    statements,
+    tenants,
+    tokens,
+    users,
+    webhooks,
+)
 
 PREFIX = "/api/v1"
 
-PARTS = (logins, tenants, users, tokens, audits, devices, releases, deltas, rollouts, webhooks)
+PARTS = (logins, tenants, users, tokens, audits, devices, releases, deltas, statements, rollouts, webhooks)
 
 
 def router() -> APIRouter:

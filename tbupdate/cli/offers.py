@@ -13,10 +13,10 @@ from tbdiff.manifest import Manifest
 from tbdiff.signature import KeyRing
 from tbupdate import choosing, clock, planning, sources, trusted
 from tbupdate.choosing import Bounds, Route, Update
-from tbupdate.cli.conduct import now, tell_trust
+from tbupdate.cli.conduct import now
 from tbupdate.cli.deploying import Wishes, deploy_images, take_up
 from tbupdate.cli.options import Settings
-from tbupdate.cli.serving import Served
+from tbupdate.cli.serving import Served, keep_trust
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import warn
 from tbupdate.config import Config, Source
@@ -62,11 +62,12 @@ def ask(
     planning.require_layout(system)
     order = served.order
     if order is not None:
-        known = trusted.load(os.path.join(site.top, STATE), rules)
+        known = _known(site, rules, served)
         _moment(site, system, known)
         update = served.update(order, system, rules)
         ordered = Found(Source(url=served.url), update, known.ring, order.addresses, served.line)
-        return [ordered, *_of_same(ordered, site, system, rules, reach, remember)] if update.routes else [ordered]
+        same = _of_same(ordered, known, site, system, rules, reach, remember) if update.routes else []
+        return [ordered, *same]
     if served.fault is not None and (not rules.source or served.is_at_work):
         raise served.fault
     if served.fault is not None:
@@ -77,25 +78,36 @@ def ask(
         if served.contact is not None:
             raise NothingToDo(f"{served.url} wants nothing new of this device")
         raise Rejected("no source of updates is configured", "Name one in config.toml: [[source]] url = …")
-    return _of_sources(site, system, rules, reach, remember)
+    return _of_sources(_known(site, rules, served), site, system, rules, reach, remember)
 
 
-def _of_same(ordered: Found, site: Site, system: System, rules: Config, reach: Reach, remember: bool) -> list[Found]:
+def _known(site: Site, rules: Config, served: Served) -> Trusted:
+    """Whom this device trusts, also by what its server has just said."""
+    return served.contact.known if served.contact is not None else trusted.load(os.path.join(site.top, STATE), rules)
+
+
+def _of_same(
+    ordered: Found, before: Trusted, site: Site, system: System, rules: Config, reach: Reach, remember: bool
+) -> list[Found]:
     """What sources have of the very release that is ordered."""
     if not rules.source:
         return []
     try:
-        found = _of_sources(site, system, rules, reach, remember)
+        found = _of_sources(before, site, system, rules, reach, remember)
     except Stop as stop:
         warn(f"{stop}")
         return []
     return [one for one in found if one.update.release.tree == ordered.update.release.tree]
 
 
-def _of_sources(site: Site, system: System, rules: Config, reach: Reach, remember: bool) -> list[Found]:
+def _of_sources(
+    before: Trusted, site: Site, system: System, rules: Config, reach: Reach, remember: bool
+) -> list[Found]:
     """The newest release that the sources have for this system, as each of them offers it."""
     state = os.path.join(site.top, STATE)
-    known, answering, faults = _trusted(state, rules, reach, remember)
+    known, answering, faults = _trusted(before, rules, reach)
+    if remember:
+        keep_trust(state, before, known)
     moment = _moment(site, system, known)
     seen = sources.read_seen(state)
     heard: list[tuple[Source, Index]] = []
@@ -129,9 +141,9 @@ def _of_sources(site: Site, system: System, rules: Config, reach: Reach, remembe
     return choosing.best(found, lambda one: one.update)
 
 
-def _trusted(state: str, rules: Config, reach: Reach, remember: bool) -> tuple[Trusted, list[Source], list[Stop]]:
+def _trusted(before: Trusted, rules: Config, reach: Reach) -> tuple[Trusted, list[Source], list[Stop]]:
     """Whom this device trusts by what the sources say, the sources that answer, and what is wrong with the others."""
-    before = known = trusted.load(state, rules)
+    known = before
     answering: list[Source] = []
     faults: list[Stop] = []
     for source in rules.source:
@@ -145,12 +157,6 @@ def _trusted(state: str, rules: Config, reach: Reach, remember: bool) -> tuple[T
             faults.append(_named(source, fault))
         else:
             answering.append(source)
-    if remember and known.version > before.version:
-        tell_trust(state, f"statement {known.version} says which keys are trusted", now())
-        try:
-            trusted.remember(state, known)
-        except OSError as error:
-            warn(f"which keys are trusted now could not be written down: {error.strerror}")
     return known, answering, faults
 
 

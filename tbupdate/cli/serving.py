@@ -13,7 +13,7 @@ from tbdiff.line import Line
 from tbdiff.show import size
 from tbupdate import consent, health, history, identity, journal, orders, planning, trusted
 from tbupdate.choosing import Bounds, Update, choose_ordered
-from tbupdate.cli.conduct import carry_out, changing, now
+from tbupdate.cli.conduct import carry_out, changing, now, tell_trust
 from tbupdate.cli.options import Settings
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import warn
@@ -27,6 +27,7 @@ from tbupdate.protocol import POSTPONE
 from tbupdate.reach import Reach
 from tbupdate.site import Site
 from tbupdate.system import System
+from tbupdate.trusted import Trusted
 from tbupdate.unattended import Act, Next
 
 HOUR = 3600
@@ -177,9 +178,13 @@ def reach_server(site: Site, system: System, rules: Config, reach: Reach, *, loo
             enrol(account, server, state, reach)
             account = identity.account(server, state)
         served.line = reach.line_to(account.identity)
-        keys = trusted.load(state, rules).ring
-        served.contact = Contact(state, Client(account, served.line), rules, keys, looking=looking)
-        served.order = served.contact.meet(_seen(site, system))
+        known = trusted.load(state, rules)
+        contact = served.contact = Contact(state, Client(account, served.line), rules, known, looking=looking)
+        try:
+            served.order = contact.meet(_seen(site, system))
+        finally:
+            if not looking:
+                keep_trust(state, known, contact.known)
         if not looking:
             served.obey(site, system)
     except Stop as stop:
@@ -187,6 +192,17 @@ def reach_server(site: Site, system: System, rules: Config, reach: Reach, *, loo
     if served.contact is not None and not looking and system.booted_id is not None:
         served.contact.tell_agent()
     return served
+
+
+def keep_trust(state: str, before: Trusted, known: Trusted) -> None:
+    """Write down whom the device trusts by statements that are new to it."""
+    if known.version <= before.version:
+        return
+    tell_trust(state, f"statement {known.version} says which keys are trusted", now())
+    try:
+        trusted.remember(state, known)
+    except OSError as error:
+        warn(f"which keys are trusted now could not be written down: {error.strerror}")
 
 
 def enrol(account: identity.Account, server: Server, state: str, reach: Reach) -> None:

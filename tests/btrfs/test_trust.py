@@ -20,6 +20,7 @@ from tbdiff.signing import sign_image
 from tbdiff.trust import NAME, TYPE, Key, Trust, read_chain, write_chain
 from tests.btrfs.test_upgrade import Fleet
 from tests.console import REPOSITORY, Device
+from tests.ddi_server import TENANT, double
 
 
 class House(Fleet):
@@ -138,6 +139,67 @@ def test_a_thief_of_the_server_teaches_nothing(house: House) -> None:
             (house.folder / NAME).write_bytes(old)
         house.dev("upgrade", code=4)
         assert house.trust() == before
+
+
+def test_a_device_learns_from_its_server_too_and_no_more_than_from_a_folder(house: House) -> None:
+    asked: list[str] = []
+
+    def heard(code: int) -> str:
+        done = house.dev.run("upgrade", "--unattended")
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+        asked[:] = [one.path for one in server.asked if one.path.endswith("/trustStatements")]
+        server.asked.clear()
+        return done.stderr
+
+    with double() as server:
+        token = house.dev.work / "token"
+        token.write_text(server.add_device("box"))
+        token.chmod(0o600)
+        said = f'[server]\nurl = "{server.url}"\ntenant = "{TENANT}"\nid = "box"\ntoken_file = "{token}"\n'
+        house.follow(more=f"\n{said}")
+        # A server that knows nothing of statements is not asked for them.
+        heard(4)
+        assert asked == []
+        house.rotate("builder new", release="new", revoke="builder")
+        server.put_statements(house.chain.read_bytes(), 1)
+        server.add_action("box", {"x": house.signed(2, "new").read_bytes()})
+        assert "2.0" in house.dev("check")
+        assert house.trust()["statement"] is None
+        heard(0)
+        assert (house.version, house.trust()["statement"], len(asked)) == ("2", 1, 2)
+        assert "statement 1 says which keys are trusted" in house.dev("history")
+        house.dev("commit")
+        heard(4)
+        # What is known is not asked for again.
+        assert (asked, server.attributes("box")["trust"]) == ([], "1")
+        # Whoever has the server: nothing is learned, nothing forgotten, and nothing of a revoked key is taken.
+        good, before = house.chain.read_bytes(), house.trust()
+        trust = Trust(
+            version=2,
+            issued="2026-01-01T00:00:00Z",
+            expires="2099-01-01T00:00:00Z",
+            release=(Key.of(load_public_key(house.pub("thief"))),),
+        )
+        forged = Sealed(TYPE, trust.to_bytes()).signed(load_private_key(house.pair("thief")))
+        for bad, why in (
+            (write_chain((*read_chain(good), forged)), "signed by 0 of the keys"),
+            (good[:-40], "is damaged, or something else"),
+            (write_chain(()), ""),
+        ):
+            server.put_statements(bad, 2)
+            action = server.add_action("box", {"x": house.signed(3, "builder").read_bytes()})
+            assert why in heard(4)
+            assert (len(asked), server.state(action), house.version) == (1, "error", "2")
+            assert house.trust() == before
+        server.put_statements(good, 1)
+        # A key of the owner is told to the server, also when it was revoked, until the device is reset.
+        house.dev("trust", "add", str(house.pub("mine")), "--yes")
+        house.dev("trust", "revoke", "mine", "--yes")
+        heard(4)
+        assert server.attributes("box")["own_keys"] == load_public_key(house.pub("mine")).key_id.hex()
+        house.dev("reset", "--yes")
+        heard(4)
+        assert "own_keys" not in server.attributes("box")
 
 
 def test_an_older_statement_brings_no_key_back(house: House) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from tbserver import devices, files, steering, tallies
 from tbserver.app import create_app
-from tbserver.records import Artifact, Assignment, Device, DeviceToken, Release, Report, Rollout, Tenant
+from tbserver.records import Artifact, Assignment, Device, DeviceToken, Release, Report, Rollout, Statements, Tenant
 from tbserver.rollout import Plan, Stage, State
 from tbserver.server import Server, open_server
 from tbserver.serving import configure
@@ -176,6 +176,10 @@ class Live:
                 **sums,
             )
         )
+
+    def put_statements(self, chain: bytes, version: int) -> None:
+        with self.server.database.writing() as session:
+            session.merge(Statements(tenant_id=self.tenant_id, chain=chain, version=version))
 
     def cancel(self, action: str) -> None:
         with self.server.database.writing() as session:

@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from tbdiff.errors import Failed, Rejected
+from tbdiff.rotation import Wish, rotate
+from tbdiff.signature import create_key
 from tbserver import devices, tending
 from tbserver.accounts import Role
 from tbserver.cli import cli
@@ -76,6 +78,34 @@ def test_from_an_upload_to_a_rollout(shell: Shell, small_fleet: Fleet, tmp_path:
     assert "to 2.0: waiting, the rollout is paused" in shell("device", "box-0\x1b")
     assert shell.json("device", "box-0\x1b", "--revoke")["device"]["revoked"] is True
     assert "rollout.pause" in shell("audit")
+
+
+def test_trust_statements_go_on_from_what_is_there(shell: Shell, tmp_path: Path) -> None:
+    for name in ("alice", "bob", "eve"):
+        create_key(tmp_path / name)
+    alice, bob, eve = (tmp_path / f"{name}.pub" for name in ("alice", "bob", "eve"))
+    chain, other, bad = tmp_path / "trust.json", tmp_path / "other.json", tmp_path / "bad.json"
+    assert shell("statements") == "none\n"
+    rotate(chain, Wish(release=[alice]), [tmp_path / "alice"])
+    assert "statement 1, of 2" in shell("statements", chain)
+    first = chain.read_bytes()
+    rotate(chain, Wish(release=[bob], revoke=[alice]), [tmp_path / "alice"])
+    with pytest.raises(Rejected, match="lacks signatures"):
+        shell("statements", chain)
+    rotate(chain, Wish(release=[bob], revoke=[alice]), [tmp_path / "alice", tmp_path / "bob"])
+    said = shell.json("statements", chain)
+    assert (said["version"], [key["name"] for key in said["release"]], len(said["revoked"])) == (2, ["bob"], 1)
+    # Neither back, nor to one that others began.
+    rotate(other, Wish(release=[eve]), [tmp_path / "eve"])
+    for raw in (first, other.read_bytes(), first[:-9], b'{"statements": []}', b"[" * 100_000):
+        bad.write_bytes(raw)
+        with pytest.raises(Rejected):
+            shell("statements", bad)
+    assert "bob" in shell("statements")
+    assert "statements.put" in shell("audit")
+    assert shell("statements", "--remove") == "none\n"
+    with pytest.raises(Rejected, match="no trust statement"):
+        shell("statements", "--remove")
 
 
 def test_more_than_a_page_is_read_page_by_page(shell: Shell, small_fleet: Fleet) -> None:

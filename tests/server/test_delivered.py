@@ -15,12 +15,13 @@ from tbdiff.create import Label, Stated, create_image
 from tbdiff.head import MAGIC, Head, read_head
 from tbdiff.image import open_image
 from tbdiff.manifest import parse_way
+from tbdiff.rotation import Wish, rotate
 from tbdiff.signature import load_private_key
 from tbdiff.signing import signed
 from tbserver import delivery, demand, tending, workshop
 from tbserver.accounts import Role
 from tbserver.files import key_of
-from tbserver.records import Artifact, Release
+from tbserver.records import Artifact, Release, Statements
 from tests.console import set_up
 from tests.honest import differences
 from tests.server.harness import Fleet, Person
@@ -165,7 +166,9 @@ class Thief:
             return row.id
 
 
-def test_who_steals_the_server_can_only_choose_among_what_release_keys_signed(served: Served) -> None:
+def test_who_steals_the_server_can_only_choose_among_what_release_keys_signed(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     box, tree1 = served.box, served.release("1.0")["tree"]
     served.trust_delivery()
     thief, second = Thief(served), served.release("2.0")["id"]
@@ -186,6 +189,16 @@ def test_who_steals_the_server_can_only_choose_among_what_release_keys_signed(se
     for base in (None, box.dev.work / "tree1"):
         thief.plant(thief.relabelled(thief.image(thief.evil, base)), second, tree1 if base else "")
         refused("2.0", "does not lead to the target that its signer answers for")
+    # A statement that the thief's key is trusted, signed by all that there is to sign with; and by what it names.
+    keys = box.dev.work / "keys"
+    wish = Wish(release=[keys / "delivery/server.pub"])
+    rotate(box.dev.work / "trust.json", wish, [thief.key])
+    chain = (box.dev.work / "trust.json").read_bytes()
+    with served.fleet.server.database.writing() as session:
+        session.add(Statements(tenant_id=1, version=1, chain=chain))
+    box.step()
+    assert "signed by 0 of the keys that were trusted before it" in caplog.text
+    assert box.dev.json("trust", "list")["statement"] is None
     # What a release key signed, by a way of the thief's own: the server's to choose.
     thief.plant(thief.image(box.dev.work / "tree2", box.dev.work / "tree1", thief.stated()), second, tree1)
     served.order("2.0")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute
 
+from tbdiff.rotation import Wish, rotate
 from tbdiff.signature import create_key
 from tbserver import api, devices, pages, vitals
 from tbserver.accounts import Role
@@ -61,6 +62,9 @@ ROLES: dict[str, Role | str] = {
     "GET /keys": Role.VIEWER,
     "POST /keys": Role.ADMIN,
     "DELETE /keys/{key_id}": Role.ADMIN,
+    "GET /statements": Role.VIEWER,
+    "PUT /statements": Role.ADMIN,
+    "DELETE /statements": Role.ADMIN,
     "POST /uploads": Role.OPERATOR,
     "PATCH /uploads/{upload_id}": Role.OPERATOR,
     "DELETE /uploads/{upload_id}": Role.OPERATOR,
@@ -141,8 +145,12 @@ def things(fleet: Fleet, tenant_id: int) -> dict[str, Any]:
     data = name.encode()
     said = {"digest": hashlib.sha256(data).hexdigest(), "size": len(data)}
     with tempfile.TemporaryDirectory() as place:
-        create_key(Path(place, "key"))
-        pem = Path(place, "key.pub").read_text()
+        key, chain = Path(place, name), Path(place, "trust.json")
+        create_key(key)
+        public = key.with_name(f"{name}.pub")
+        pem = public.read_text()
+        rotate(chain, Wish(release=[public]), [key])
+        assert admin.ask("PUT", "/statements", content=chain.read_bytes()).json()["release"][0]["name"] == name
     with fleet.server.database.writing() as session:
         device = devices.register(session, tenant_id, name).id
         row = Release(

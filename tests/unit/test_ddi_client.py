@@ -29,12 +29,13 @@ from tbupdate.spool import Spool, report
 from tbupdate.standing import Standing, Work
 from tbupdate.system import Deployment as Kept
 from tbupdate.system import Subvolume, System
+from tbupdate.trusted import Trusted
 from tests import faults
 from tests.certificates import Authority
 from tests.ddi_server import TENANT, Answer, Double, Request, double, serving
 
 NAME = "kiosk-7"
-NO_KEYS = KeyRing((), ())
+NO_KEYS = Trusted(KeyRing((), ()))
 HOUR = 3600
 
 

@@ -241,6 +241,16 @@ def test_what_a_device_runs_it_says_itself(client: Client) -> None:
     assert client.server.installed(client.device) == ("demo", "1.0")
 
 
+def test_trust_statements_are_there_as_they_were_put(client: Client) -> None:
+    assert "trustStatements" not in client.links()
+    assert client.ask("GET", "/trustStatements")[0] == 404
+    client.server.put_statements(b'{"statements": []}', 3)
+    told = client.poll()["_links"]["trustStatements"]
+    assert told["version"] == 3
+    assert client.ask("GET", told["href"])[::2] == (200, b'{"statements": []}')
+    assert client.ask("GET", told["href"], Authorization="")[0] == 401
+
+
 @pytest.mark.parametrize(
     ("wanted", "status", "part", "told"),
     [
