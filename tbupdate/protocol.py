@@ -291,7 +291,9 @@ class Enrolment(Message):
 
 def details(lines: Any) -> tuple[str, ...]:
     """Lines for people, as many and as long as a server keeps them: of too many the first and the last."""
-    cut = [line[:DETAIL_MAX] for line in lines if line]
+    # Names of files may hold bytes that no text does.
+    texts = (line.encode("utf-8", "backslashreplace").decode() for line in lines if line)
+    cut = [line[:DETAIL_MAX] for line in texts]
     if len(cut) > DETAILS_MAX:
         cut = [*cut[: DETAILS_MAX // 2], *cut[-DETAILS_MAX // 2 :]]
     return tuple(cut)

@@ -11,6 +11,8 @@ from tbupdate import programs
 
 SUPPLIES = Path("/sys/class/power_supply")
 INHIBIT = Path("/run/tb-update/inhibit")
+# So many of those who hold a reboot back are named.
+NAMED = 5
 _ASKED = (
     "busctl",
     "get-property",
@@ -31,7 +33,10 @@ def on_mains(supplies: Path = SUPPLIES) -> bool:
 
 def inhibitors(directory: Path = INHIBIT) -> list[str]:
     """Who holds a reboot back: files in a directory for it, and systemd's block inhibitors."""
-    found = [printable(os.fsencode(path.name)) for path in _held(directory)]
+    held = _held(directory)
+    found = [printable(os.fsencode(path.name)) for path in held[:NAMED]]
+    if len(held) > NAMED:
+        found.append(f"{len(held) - NAMED} more")
     said = programs.run(_ASKED, 30).out
     if "shutdown" in re.split(r"[\s\":]+", said):
         found.append("systemd-inhibit")

@@ -249,21 +249,25 @@ def _follow(
     reach: Reach,
     watch: Callable[[], None],
 ) -> None:
-    """Deploy by one way; what was sent damaged is asked of another mirror first the next time."""
+    """Deploy by one way; where something was sent damaged, each mirror is asked for all of it, and no other goes on."""
     done = "fetch" if wishes.fetch else "upgrade"
     if one.line is not None:
         places = [one.address(image) for image in route.images]
         deploy_images(places, said, rules, wishes, one.line, done, one.check, one.keys, watch)
         return
     line = reach.line(one.source)
-    folders = line.places(one.source.url.rstrip("/"))
-    for left, folder in enumerate(folders, 1 - len(folders)):
+    own, *others = line.places(one.source.url.rstrip("/"))
+    tries = [(own, line)]
+    if others:
+        # Of several that went on for each other, nobody knows who sent what was wrong.
+        tries += [(folder, replace(line, folders=())) for folder in (own, *others)]
+    for left, (folder, over) in enumerate(tries, 1 - len(tries)):
         try:
             addresses = [sources.locate(folder, image) for image in route.images]
-            deploy_images(addresses, said, rules, wishes, line, done, one.check, one.keys, watch)
+            deploy_images(addresses, said, rules, wishes, over, done, one.check, one.keys, watch)
             return
-        except Rejected as stop:
-            if not left or isinstance(stop, NoRoom):
+        except (Failed, Rejected) as stop:
+            if not left or isinstance(stop, NoRoom) or (over is line and not isinstance(stop, Rejected)):
                 raise
             warn(f"{stop}; trying the next mirror")
 

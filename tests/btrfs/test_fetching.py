@@ -20,6 +20,7 @@ from tests.btrfs.test_kill import KILLED, LIMIT, check_after
 from tests.btrfs.test_upgrade import Fleet
 from tests.certificates import Authority
 from tests.console import Device
+from tests.ddi_server import Answer, Request, ranged, serving
 from tests.rig import Rig
 from tests.web import served
 
@@ -75,6 +76,30 @@ def test_what_one_place_sends_damaged_another_sends_whole(fleet: Fleet) -> None:
         done = fleet.dev.run("upgrade")
     assert (done.returncode, fleet.version) == (0, "2"), done.stderr
     assert "trying the next mirror" in done.stderr
+
+
+def test_a_mirror_that_lies_where_another_broke_off_stops_nothing(fleet: Fleet) -> None:
+    def held(request: Request) -> bytes | None:
+        path = fleet.folder / request.path.lstrip("/")
+        return path.read_bytes() if path.is_file() else None
+
+    def breaking_off(request: Request) -> Answer:
+        data = held(request)
+        said = ranged(data, request) if data is not None else Answer(404)
+        if data is None or said.status == 206 or not request.path.endswith(".tbdiff"):
+            return said
+        half = data[: len(data) // 2]
+        return Answer(200, b"", {**said.headers, "Content-Length": str(len(data))}, iter([half]))
+
+    def lying(request: Request) -> Answer:
+        data = held(request)
+        return ranged(bytes(len(data)), request) if data is not None else Answer(404)
+
+    with serving(breaking_off) as first, serving(lying) as second:
+        follow(fleet, first, f'mirrors = ["{second}"]')
+        done = fleet.dev.run("upgrade")
+    assert (done.returncode, fleet.version) == (0, "2"), done.stderr
+    assert done.stderr.count("trying the next mirror") == 1
 
 
 @pytest.mark.parametrize("index", ["older", "nonsense", "unsigned"])

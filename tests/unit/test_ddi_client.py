@@ -367,13 +367,13 @@ def test_of_too_many_reports_those_stay_that_end_an_action(tmp_path: Path) -> No
 def test_reports_that_are_damaged_or_strange_are_left_out(server: Double, client: Client, tmp_path: Path) -> None:
     action = server.add_action(NAME, {})
     kept = Spool(str(tmp_path))
-    kept.add(report(action, "proceeding", "none", ["good"], 0))
+    kept.add(report(action, "proceeding", "none", ["good", "\x1b[2J \udcff \ud800"], 0))
     place = tmp_path / spool.PLACE
     (place / "00000000.json").write_bytes(b"{")
     (place / "00000002.json").write_text(json.dumps({"kind": "../x", "action": "1", "feedback": {}}))
     (place / "README").write_text("mine")
     kept.deliver(client)
-    assert server.told(action) == ["good"]
+    assert server.told(action) == ["good", "\x1b[2J \\udcff \\ud800"]
     assert os.listdir(place) == ["README"]
 
 
@@ -517,8 +517,10 @@ def test_the_inventory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "e",
         f"printf 'long={'x' * 500}\\033[31m\\n'; head -c 1000000 /dev/zero | tr '\\0' y; echo; echo last=1",
     )
+    program(tmp_path, "f", "printf 'odd=\\377\\000x\\n'")
+    program(tmp_path, "g", "echo none=1").chmod(0o644)
     said, faults = inventory.gather({"release": "1.0"}, [str(tmp_path)])
-    assert said == {"release": "1.0", "serial": "12", "at": "/", "last": "1"}
+    assert said == {"release": "1.0", "serial": "12", "at": "/", "last": "1", "odd": "\ufffdx"}
     assert [fault.partition(":")[0] for fault in faults] == [f"{inventory.KIND}/{name}" for name in "bcd"]
     # A directory that others can write to.
     (tmp_path / inventory.KIND).chmod(0o777)

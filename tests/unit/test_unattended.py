@@ -198,6 +198,20 @@ def test_power(tmp_path: Path) -> None:
 def test_whoever_holds_a_reboot_back_is_named(tmp_path: Path) -> None:
     (tmp_path / "backup runs\n").touch()
     assert "backup runs\\n" in surroundings.inhibitors(tmp_path)
+    # Whatever it is called and whatever it is, it counts; and nobody fills the message of the day with it.
+    (tmp_path / "a link").symlink_to("nowhere")
+    (tmp_path / "a directory").mkdir()
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xff\x1b[2J")).touch()
+    for n in range(1000):
+        (tmp_path / f"{n:03}{'x' * 200}").touch()
+    found = surroundings.inhibitors(tmp_path)
+    assert "999 more" in found
+    assert len(", ".join(found)) < 2000
+    for path in tmp_path.glob("[0-9]*"):
+        path.unlink()
+    assert all(one.isprintable() for one in surroundings.inhibitors(tmp_path))
+    # What cannot be read is none: the device does not stand still for ever.
+    assert surroundings.inhibitors(tmp_path / "backup runs\n") == surroundings.inhibitors(tmp_path / "none")
 
 
 def test_the_next_time_is_spread_and_further_off_after_failures() -> None:
