@@ -27,7 +27,8 @@ from tbupdate.unattended import Act
 
 SAID = {"approve": consent.APPROVED, "postpone": consent.POSTPONED, "decline": consent.DECLINED}
 TOLD = ("booted", "default", "staged", "trial", "ready", "reboot_needed", "busy")
-CONNECTIONS = 16
+# At a time; and of one user, who must not hold up all others.
+CONNECTIONS, OF_ONE = 16, 4
 UPGRADE = "tb-update-upgrade.service"
 
 
@@ -81,7 +82,7 @@ def _start(said: Settings) -> bool:
 def _listen(place: Path, said: Settings) -> None:
     """Accept connections, and give each to a process of its own."""
     command = said.command("api")
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[tuple[int, subprocess.Popen[bytes]]] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         try:
             place.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -94,12 +95,14 @@ def _listen(place: Path, said: Settings) -> None:
         try:
             while True:
                 connection, _ = listening.accept()
-                running = [one for one in running if one.poll() is None]
+                running = [(user, one) for user, one in running if one.poll() is None]
                 with connection:
-                    if len(running) < CONNECTIONS:
-                        running.append(subprocess.Popen(command, stdin=connection.fileno(), stdout=subprocess.DEVNULL))
+                    whose = protocol.peer_of(connection).user
+                    if len(running) < CONNECTIONS and [user for user, _ in running].count(whose) < OF_ONE:
+                        null = subprocess.DEVNULL
+                        running.append((whose, subprocess.Popen(command, stdin=connection.fileno(), stdout=null)))
         finally:
             place.unlink(missing_ok=True)
-            for one in running:
+            for _, one in running:
                 one.terminate()
                 one.wait()

@@ -31,6 +31,18 @@ with socket.socket(socket.AF_UNIX) as asking:
 """
 
 
+# The same, with as many connections as there may be at most, on which nothing is said until its own input ends.
+FLOOD = """
+import os, socket, sys
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+made = [socket.socket(socket.AF_UNIX) for _ in range(16)]
+for one in made:
+    one.connect(sys.argv[1])
+print(flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture
 def place(dev: Device) -> Iterator[Path]:
     """A device with a release on offer, and where it listens."""
@@ -66,6 +78,12 @@ def test_anybody_may_ask_and_some_may_answer(place: Path, dev: Device) -> None:
     assert (refused["ok"], refused["error"]["kind"]) == (False, "rejected")
     assert "only root and the group adm may answer" in refused["error"]["message"]
     assert dev.status()["offered"]["said"] == ""
+    # Who takes all connections for himself is in nobody else's way.
+    flood = [sys.executable, "-c", FLOOD, str(place)]
+    with subprocess.Popen(flood, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as many:
+        assert many.stdout is not None
+        assert many.stdout.readline()
+        assert ask(place, do="status")["ok"] is True
     adm = next(line.split(":")[2] for line in Path("/etc/group").read_text().splitlines() if line.startswith("adm:"))
     other = ask(place, user=65534, groups=adm, do="decline", tree="0" * 64)
     assert "another release is offered by now" in other["error"]["message"]
