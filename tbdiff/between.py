@@ -1,20 +1,21 @@
-"""A delta between what two images lead to, made out of the images alone: without trees, and without being root."""
+"""What is between the targets of two images - a delta, the news - by the images alone: no trees, and no root."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from tbdiff import encoders
 from tbdiff.create import Known, Stated, write_image
-from tbdiff.entry import EMPTY
+from tbdiff.entry import EMPTY, Listing
 from tbdiff.errors import Failed, NothingToDo, Rejected
 from tbdiff.image import Image, open_image
-from tbdiff.manifest import Manifest
+from tbdiff.manifest import Manifest, Target
 from tbdiff.matching import Available
 from tbdiff.output import check_place
 from tbdiff.scratch import scratch_directory
 from tbdiff.signature import KeyRing, load_private_key
+from tbdiff.since import News, news
 from tbdiff.tree import Progress, quiet
 
 
@@ -51,6 +52,22 @@ def make_between(
         return write_image(laid[old], laid[new], out, images.stated(target), private, effort, available, progress)
 
 
+def news_between(
+    base: str, target: str, *, over: Sequence[str] = (), keys: KeyRing | None = None
+) -> tuple[Target, Target, News]:
+    """What the target of the image `target` has new against that of `base`; no content is read, nor anything written.
+
+    The statements of both, and the news. Deltas are taken as for `make_between`.
+    """
+    images = _Images((*over, base, target), keys)
+    listed: dict[str, Listing] = {}
+    for end in (images.tree_of(base), images.tree_of(target)):
+        for source in images.way_to(end, listed):
+            images.list_of(source, listed)
+    old, new = images.target_of(base), images.target_of(target)
+    return old, new, news(listed[images.tree_of(base)], listed[images.tree_of(target)])
+
+
 class _Images:
     """The images that were named, by the trees that they lead to."""
 
@@ -59,6 +76,7 @@ class _Images:
         self._trees: dict[str, str] = {}
         self._bases: dict[str, str | None] = {}
         self._stated: dict[str, Stated] = {}
+        self._targets: dict[str, Target] = {}
         self._makers: dict[str, str] = {}
         for source in dict.fromkeys(sources):
             with open_image(source, keys) as image:
@@ -68,6 +86,7 @@ class _Images:
                         f"{source} is in another form than tbdiff's own; nothing was written",
                         "Make an image of it first, with `tbdiff convert`.",
                     )
+                self._targets[source] = image.manifest.target
                 self._trees[source], self._bases[source], self._stated[source] = tree, base, Stated(*image.stated)
             # A full image is the shortest way.
             if base is None or tree not in self._makers:
@@ -77,12 +96,16 @@ class _Images:
         """The tree that an image leads to."""
         return self._trees[source]
 
+    def target_of(self, source: str) -> Target:
+        """What is stated of it."""
+        return self._targets[source]
+
     def stated(self, source: str) -> Stated:
         """What is stated of it, with the signatures."""
         return self._stated[source]
 
-    def way_to(self, tree: str, laid: dict[str, Known]) -> list[str]:
-        """The images that lead to a tree from nothing, or from what is laid out; those first that come first."""
+    def way_to(self, tree: str, laid: Container[str]) -> list[str]:
+        """The images that lead to a tree from nothing, or from what is there; those first that come first."""
         way: list[str] = []
         wanted: str | None = tree
         while wanted is not None and wanted not in laid:
@@ -96,6 +119,15 @@ class _Images:
             way.insert(0, source)
             wanted = self._bases[source]
         return way
+
+    def list_of(self, source: str, listed: dict[str, Listing]) -> None:
+        """Read the names of what an image leads to, from those of what it starts from."""
+        base = self._bases[source]
+        with open_image(source, self._keys) as image:
+            if not isinstance(image, Image) or image.manifest.way.base != base:
+                raise Rejected(f"{source} changed while it was read; nothing was written")
+            listing = image.listing(listed[base] if base is not None else EMPTY)
+        listed[listing.digest.hex()] = listing
 
     def lay_out(self, source: str, laid: dict[str, Known], place: Path, progress: Progress) -> None:
         """Lay out what an image leads to, in a new directory."""

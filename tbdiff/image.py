@@ -97,6 +97,10 @@ class Image(OpenedImage):
         needs = needed(base, rebuilt.target)
         return Over(base, contents.delta, rebuilt, needs, Contents(streams, base, needs), chunks, streams)
 
+    def listing(self, base: Listing) -> Listing:
+        """The listing of its target, by that of its base (empty for a full image); no content is read."""
+        return self._over(base).rebuilt.target
+
     def contents(self) -> Changes:
         """Read only what the image changes."""
         return self._contents(self._streams()[1])

@@ -1,4 +1,4 @@
-"""The command that shows images: as a summary, a tree, an account of their bytes, or one file's difference."""
+"""The command that shows images: as a summary, a tree, an account of bytes, one file's difference, or the news."""
 
 from __future__ import annotations
 
@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 @click.option(
     "--base", type=click.Path(path_type=Path), metavar="TREE", help="With --diff: the tree that the image starts from."
 )
+@click.option("--since", metavar="IMAGE", help="What is new against what that image leads to.", shell_complete=files)
+@click.option(
+    "--over",
+    multiple=True,
+    metavar="IMAGE",
+    help="With --since: leads to what one of both starts from; repeatable.",
+)
 @keys_option
 @signature_option
 @delta_option
@@ -43,6 +50,8 @@ def show_image(
     why: bool,
     path: str | None,
     base: Path | None,
+    since: str | None,
+    over: tuple[str, ...],
     keys: Path | None,
     as_json: bool,
     **tarball: Any,
@@ -51,10 +60,13 @@ def show_image(
     from tbdiff import rotation  # noqa: PLC0415
     from tbdiff.image import open_image  # noqa: PLC0415
 
-    if sum((operations, as_tree, why, path is not None)) > 1:
-        raise click.UsageError("--operations, --tree, --why and --diff are four views: ask for one")
-    if (depth is not None and not as_tree) or (base is not None and path is None):
-        raise click.UsageError("--depth goes with --tree, and --base with --diff")
+    if sum((operations, as_tree, why, path is not None, since is not None)) > 1:
+        raise click.UsageError("--operations, --tree, --why, --diff and --since are five views: ask for one")
+    if (depth is not None and not as_tree) or (base is not None and path is None) or (over and since is None):
+        raise click.UsageError("--depth goes with --tree, --base with --diff, and --over with --since")
+    if since is not None:
+        _since(image, since, over, keys, as_json)
+        return
     if rotation.is_chain(Path(image)):
         from tbdiff.cli.statements import say  # noqa: PLC0415
 
@@ -78,6 +90,18 @@ def _summary(opened: OpenedImage, operations: bool, as_json: bool) -> None:
         click.echo(json.dumps(show.as_json(*arguments, everything=operations), ensure_ascii=False))
     else:
         for text in show.as_text(*arguments, everything=operations):
+            click.echo(text)
+
+
+def _since(image: str, base: str, over: tuple[str, ...], keys: Path | None, as_json: bool) -> None:
+    from tbdiff import since  # noqa: PLC0415
+    from tbdiff.between import news_between  # noqa: PLC0415 - it can make images, too
+
+    found = news_between(base, image, over=over, keys=ring(keys))
+    if as_json:
+        print_json(since.as_json(*found))
+    else:
+        for text in since.as_text(*found):
             click.echo(text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from hypothesis import strategies as st
 from tbdiff.changes import Change
 from tbdiff.content import carried, needed
 from tbdiff.costs import Costs
-from tbdiff.create import create_image
-from tbdiff.entry import EMPTY
+from tbdiff.create import Label, create_image
+from tbdiff.entry import EMPTY, Kind
 from tbdiff.errors import Rejected
 from tbdiff.head import MAGIC, Head, read_head
 from tbdiff.image import Image, open_image
 from tbdiff.outline import as_json, as_text, outline
 from tbdiff.payload import chunk_table
+from tbdiff.since import Amount, news
 from tbdiff.tree import read_tree
 from tests import metered
 from tests.random_trees import tree_pairs
@@ -306,3 +308,60 @@ def test_a_file_of_a_full_image(tmp_path: Path) -> None:
     image = made(None, TARGET, tmp_path)
     assert show(image, "--diff", "etc/new").out == DIFFS["etc/new"]
     assert show(image, "--diff", "etc/new", "--base", tmp_path / "target").code == 3
+
+
+# --- what is new in a release
+
+
+def _release(version: str, *more: str) -> Tree:
+    """A system with packages, as dpkg leaves them, and a kernel."""
+    packages = {"same": "1", "libc6:amd64": version, "new" if version == "2" else "old": "1"}
+    held = {f"var/lib/dpkg/info/{name}.md5sums": f"{name} {content}" for name, content in packages.items()}
+    held |= {path: path for path in more}
+    found: Tree = {path.encode(): file(content.encode()) for path, content in held.items()}
+    return found | {f"usr/lib/modules/6.1.0-{version}".encode(): directory()}
+
+
+def test_what_is_new_since_the_release_before(tmp_path: Path) -> None:
+    first, second = tmp_path / "1.tbdiff", tmp_path / "2.tbdiff"
+    for version, image, paths in (("1", first, ("a", "gone")), ("2", second, ("a", "b", "c"))):
+        build(_release(version, *paths), tmp_path / version)
+        create_image(None, tmp_path / version, image, label=Label(name="demo", release=version), effort="fast")
+    ended = show(second, "--since", first, "--json")
+    found = json.loads(ended.out)
+    assert (found["base"]["release"], found["target"]["release"]) == ("1", "2")
+    # "b", "c" and the list of the new package; libc's; "gone" and the list of the old one.
+    assert found["files"] == {
+        "added": {"count": 3, "size": 1 + 1 + len("new 1")},
+        "changed": {"count": 1, "size": len("libc6:amd64 2")},
+        "removed": {"count": 2, "size": len("gone") + len("old 1")},
+    }
+    assert found["packages"] == {"added": ["new"], "changed": ["libc6:amd64"], "removed": ["old"]}
+    assert found["kernels"] == {"added": ["6.1.0-2"], "changed": [], "removed": ["6.1.0-1"]}
+    # The same where the later one came as a delta, and nothing of it without what it starts from.
+    delta = tmp_path / "delta.tbdiff"
+    create_image(tmp_path / "1", tmp_path / "2", delta, label=Label(name="demo", release="2"), effort="fast")
+    assert json.loads(show(delta, "--since", first, "--json").out) == found
+    back = json.loads(show(first, "--since", delta, "--over", first, "--json").out)
+    assert (back["files"]["added"], back["files"]["removed"]) == (found["files"]["removed"], found["files"]["added"])
+    assert show(delta, "--since", delta).code == 3
+    lines = show(second, "--since", first).out
+    assert "3 added (7 bytes), 1 changed (13 bytes), 2 removed (9 bytes)" in lines
+    assert "Packages  1 changed: libc6:amd64" in lines
+
+
+@given(pair=tree_pairs())
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=40)
+def test_the_news_of_random_trees_add_up(pair: tuple[Tree, Tree], ground: Path) -> None:
+    clear(ground)
+    for tree, name in zip(pair, ("base", "target"), strict=True):
+        build(tree, ground / name)
+    old, new = read_tree(ground / "base"), read_tree(ground / "target")
+    found, back = news(old, new), news(new, old)
+    assert (found.added, found.removed) == (back.removed, back.added)
+    assert found.touched == back.touched
+    paths = [{one.path for one in listing if one.kind is not Kind.DIRECTORY} for listing in (old, new)]
+    assert found.added.count == sum(old.get(path) is None for path in paths[1])
+    assert found.removed.count == sum(new.get(path) is None for path in paths[0])
+    assert found.changed.count <= len(paths[1]) - found.added.count
+    assert news(old, old) == replace(news(old, old), added=Amount(), changed=Amount(), removed=Amount(), touched=0)
