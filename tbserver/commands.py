@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 ROLES = click.Choice(["viewer", "operator", "approver", "admin"])
 STEPS = click.Choice(["approve", "pause", "resume", "cancel", "retry", "rollback"])
 Answer = tuple[dict[str, Any], list[str]]
+# Groups are made by hand: there are not so many.
+_ALL = 10_000
 
 
 def asks(ask: Callable[..., Answer]) -> click.Command:
@@ -131,15 +133,20 @@ def devices(client: Client, filter_: str, state: str | None, limit: int) -> Answ
     return _listed(client, "/devices", limit, "id", "controller", "state", "release", "system", "seen", **asked)
 
 
+def _find_device(client: Client, name: str) -> dict[str, Any]:
+    meant = 'id = "{}"'.format(name.replace('"', "").replace("*", ""))
+    found: list[dict[str, Any]] = list(client.list("/devices", 1, filter=meant))
+    if not found:
+        raise Rejected(f"there is no device {safe(name)}", "See: tb-server devices")
+    return found[0]
+
+
 @asks
 @click.argument("name")
 @click.option("--revoke/--allow", "revoked", default=None, help="Let it ask no more, or again.")
 def device(client: Client, name: str, revoked: bool | None) -> Answer:
     """Show a device: what it runs, what it is to do, and why it waits."""
-    found = list(client.list("/devices", 1, filter='id = "{}"'.format(name.replace('"', "").replace("*", ""))))
-    if not found:
-        raise Rejected(f"there is no device {safe(name)}", "See: tb-server devices")
-    place = f"/devices/{found[0]['id']}"
+    place = f"/devices/{_find_device(client, name)['id']}"
     if revoked is not None:
         client.ask("PATCH", place, json={"revoked": revoked})
     whole = client.ask("GET", place)
@@ -150,6 +157,38 @@ def device(client: Client, name: str, revoked: bool | None) -> Answer:
     lines += [f"{safe(key)}: {_cell(value)}" for key, value in sorted(whole["attributes"].items()) if key != "release"]
     lines += [f"{_cell(todo['rollout'])}: {todo['state']}, {_cell(todo['why'])}" for todo in whole["todo"]]
     return whole, lines
+
+
+@asks
+@_limit
+def groups(client: Client, limit: int) -> Answer:
+    """List the groups of devices."""
+    return _listed(client, "/groups", limit, "id", "name", "created")
+
+
+@asks
+@click.argument("name")
+@click.option("--make", is_flag=True, help="Make it, if it is not there.")
+@click.option("--put", multiple=True, metavar="DEVICE", help="Put a device in; repeatable.")
+@click.option("--take", multiple=True, metavar="DEVICE", help="Take a device out; repeatable.")
+@click.option("--remove", is_flag=True, help="Remove the group; its devices stay.")
+@_limit
+def group(client: Client, name: str, put: tuple[str, ...], take: tuple[str, ...], limit: int, **said: bool) -> Answer:
+    """Show a group of devices, or put devices in and take them out."""
+    held = [one for one in client.list("/groups", _ALL) if one["name"] == name]
+    if not held and not said["make"]:
+        raise Rejected(f"there is no group {safe(name)}", "See: tb-server groups; or make it with --make.")
+    one = held[0] if held else client.ask("POST", "/groups", json={"name": name})
+    place = f"/groups/{one['id']}"
+    if put:
+        client.ask("POST", f"{place}/devices", json={"controllers": put})
+    for controller in take:
+        client.ask("DELETE", f"{place}/devices/{_find_device(client, controller)['id']}")
+    if said["remove"]:
+        client.ask("DELETE", place)
+        return {"group": one, "items": []}, [f"{_cell(name)} is no group any more."]
+    found, lines = _listed(client, f"{place}/devices", limit, "id", "controller", "state", "release", "seen")
+    return {"group": one} | found, lines
 
 
 @asks
@@ -295,6 +334,6 @@ def audit(client: Client, limit: int) -> Answer:
 
 
 COMMANDS = (
-    *(upload, releases, deltas, devices, device, rollouts, rollout, roll_out),
+    *(upload, releases, deltas, devices, device, groups, group, rollouts, rollout, roll_out),
     *(keys, trust, statements, add_user, device_token, webhooks, audit),
 )

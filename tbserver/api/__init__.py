@@ -8,6 +8,7 @@ from tbserver.api import (
     audits,
     deltas,
     devices,
+    groups,
     logins,
     releases,
     rollouts,
@@ -20,7 +21,7 @@ from tbserver.api import (
 
 PREFIX = "/api/v1"
 
-PARTS = (logins, tenants, users, tokens, audits, devices, releases, deltas, statements, rollouts, webhooks)
+PARTS = (logins, tenants, users, tokens, audits, devices, groups, releases, deltas, statements, rollouts, webhooks)
 
 
 def router() -> APIRouter:

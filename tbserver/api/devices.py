@@ -1,4 +1,4 @@
-"""Devices and groups of them, and the tokens by which devices become known."""
+"""Devices, and the tokens by which they become known."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import pydantic
 from fastapi import APIRouter, Query
 from sqlalchemy import delete, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from tbserver import audit, devices, filters, selection, steering, tallies
@@ -17,7 +16,7 @@ from tbserver.accounts import Caller
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.paging import Asked, Page, Paging, read_page
 from tbserver.records import Assignment, Device, DeviceToken, Group, Member, Report, Rollout
-from tbserver.refusals import NotThere, Refusal
+from tbserver.refusals import NotThere
 from tbserver.tokens import create_secret
 from tbupdate.protocol import ControllerId
 
@@ -64,9 +63,13 @@ class Said(Shape):
 
 
 class DeviceWhole(Shape):
-    """All that is known of a device: what it said of itself, what it is to do and why not yet, its last reports."""
+    """All that is known of a device: what it said of itself, what it is to do and why not yet, its last reports.
+
+    `groups` are those it was put into by hand, by their names.
+    """
 
     device: DeviceShown
+    groups: list[str]
     attributes: dict[str, str]
     todo: list[Todo]
     reports: list[Said]
@@ -120,20 +123,6 @@ class Change(Order):
     revoked: bool
 
 
-class GroupShown(Shape):
-    """Devices that were put together by hand."""
-
-    id: int
-    name: str
-    created: Moment
-
-
-class NewGroup(Order):
-    """A group to be made."""
-
-    name: Name
-
-
 @router.get("/devices")
 def list_devices(server: Here, caller: Viewer, asked: Annotated[ListedDevices, Query()]) -> Page[DeviceShown]:
     """Devices that a filter means, by their numbers."""
@@ -160,12 +149,14 @@ def show_device(server: Here, caller: Viewer, device_id: int) -> DeviceWhole:
     """A device, and what it is waiting for."""
     now = int(time.time())
     with server.database.reading() as session:
-        device = _get(session, caller, device_id)
+        device = get(session, caller, device_id)
+        groups = select(Group.name).join(Member, Member.group_id == Group.id).where(Member.device_id == device.id)
         reports = session.scalars(
             select(Report).where(Report.device_id == device.id).order_by(Report.id.desc()).limit(REPORTS)
         )
         return DeviceWhole(
             device=DeviceShown.model_validate(device),
+            groups=list(session.scalars(groups.order_by(Group.name))),
             attributes=devices.attributes(session, device),
             todo=_todo(session, device, now),
             reports=[Said.model_validate(row) for row in reports],
@@ -196,13 +187,14 @@ def _todo(session: Session, device: Device, now: int) -> list[Todo]:
 def change_device(server: Here, caller: Operator, device_id: int, given: Change) -> DeviceShown:
     """Let a device ask no more, or again."""
     with server.database.writing() as session:
-        device = _get(session, caller, device_id)
+        device = get(session, caller, device_id)
         device.revoked = given.revoked
         audit.note(session, caller.tenant_id, caller.name, "device.change", device.controller, revoked=given.revoked)
         return DeviceShown.model_validate(device)
 
 
-def _get(session: Session, caller: Caller, device_id: int) -> Device:
+def get(session: Session, caller: Caller, device_id: int) -> Device:
+    """A device of the caller's tenant; NotThere."""
     query = select(Device).where(Device.id == device_id, Device.tenant_id == caller.tenant_id)
     device = session.scalar(query)
     if device is None:
@@ -263,54 +255,3 @@ def _shown(row: DeviceToken) -> DeviceTokenShown:
         created=row.created,
         expires=row.expires,
     )
-
-
-@router.get("/groups")
-def list_groups(server: Here, caller: Viewer, paging: Paging) -> Page[GroupShown]:
-    """The groups."""
-    with server.database.reading() as session:
-        query = select(Group).where(Group.tenant_id == caller.tenant_id)
-        rows, following = read_page(session, query, paging, [Group.id])
-        return Page(items=[GroupShown.model_validate(row) for row in rows], next=following)
-
-
-@router.post("/groups", status_code=201)
-def create_group(server: Here, caller: Operator, given: NewGroup) -> GroupShown:
-    """Make a group."""
-    row = Group(tenant_id=caller.tenant_id, name=given.name, created=int(time.time()))
-    try:
-        with server.database.writing() as session:
-            session.add(row)
-            session.flush()
-            audit.note(session, caller.tenant_id, caller.name, "group.create", given.name)
-    except IntegrityError:
-        raise Refusal(f"there is a group {given.name} already") from None
-    return GroupShown.model_validate(row)
-
-
-@router.put("/groups/{group_id}/devices/{device_id}", status_code=204)
-def put_into_group(server: Here, caller: Operator, group_id: int, device_id: int) -> None:
-    """Put a device into a group."""
-    with server.database.writing() as session:
-        name = _group(session, caller, group_id)
-        device = _get(session, caller, device_id)
-        if session.get(Member, (group_id, device_id)) is None:
-            session.add(Member(group_id=group_id, device_id=device_id, tenant_id=caller.tenant_id))
-            audit.note(session, caller.tenant_id, caller.name, "group.add", name, device=device.controller)
-
-
-@router.delete("/groups/{group_id}/devices/{device_id}", status_code=204)
-def take_from_group(server: Here, caller: Operator, group_id: int, device_id: int) -> None:
-    """Take a device out of a group."""
-    with server.database.writing() as session:
-        name = _group(session, caller, group_id)
-        device = _get(session, caller, device_id)
-        session.execute(delete(Member).where(Member.group_id == group_id, Member.device_id == device_id))
-        audit.note(session, caller.tenant_id, caller.name, "group.remove", name, device=device.controller)
-
-
-def _group(session: Session, caller: Caller, group_id: int) -> str:
-    name = session.scalar(select(Group.name).where(Group.id == group_id, Group.tenant_id == caller.tenant_id))
-    if name is None:
-        raise NotThere("there is no such group")
-    return name

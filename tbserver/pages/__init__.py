@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from tbserver.pages import assets, devices, logins, overview, people, releases, rollouts
+from tbserver.pages import assets, devices, groups, logins, overview, people, releases, rollouts
 
-PARTS = (assets, logins, overview, devices, releases, rollouts, people)
+PARTS = (assets, logins, overview, devices, groups, releases, rollouts, people)
 
 
 def router() -> APIRouter:

@@ -76,6 +76,9 @@ def test_from_an_upload_to_a_rollout(shell: Shell, small_fleet: Fleet, tmp_path:
     assert shell.json("rollout", 1)["phases"][1]["waiting"] == 3
     assert "paused by admin-1" in shell("rollout", 1, "pause")
     assert "to 2.0: waiting, the rollout is paused" in shell("device", "box-0\x1b")
+    assert shell("group", "first", "--make", "--put", "box-1\x1b", "--put", "box-2\x1b").count("box-") == 2
+    assert [one["id"] for one in shell.json("group", "first", "--take", "box-1\x1b")["items"]] == [3]
+    assert ("first" in shell("groups"), "no group any more" in shell("group", "first", "--remove")) == (True, True)
     assert shell.json("device", "box-0\x1b", "--revoke")["device"]["revoked"] is True
     assert "rollout.pause" in shell("audit")
 

@@ -47,6 +47,10 @@ ROLES: dict[str, Role | str] = {
     "DELETE /device-tokens/{device_token_id}": Role.ADMIN,
     "GET /groups": Role.VIEWER,
     "POST /groups": Role.OPERATOR,
+    "GET /groups/{group_id}": Role.VIEWER,
+    "DELETE /groups/{group_id}": Role.OPERATOR,
+    "GET /groups/{group_id}/devices": Role.VIEWER,
+    "POST /groups/{group_id}/devices": Role.OPERATOR,
     "PUT /groups/{group_id}/devices/{device_id}": Role.OPERATOR,
     "DELETE /groups/{group_id}/devices/{device_id}": Role.OPERATOR,
     "GET /rollouts": Role.VIEWER,
@@ -88,6 +92,12 @@ PAGES: dict[str, Role | str] = {
     "GET /devices": Role.VIEWER,
     "GET /devices/{device_id}": Role.VIEWER,
     "POST /devices/{device_id}": Role.OPERATOR,
+    "GET /groups": Role.VIEWER,
+    "POST /groups": Role.OPERATOR,
+    "GET /groups/{group_id}": Role.VIEWER,
+    "POST /groups/{group_id}/devices": Role.OPERATOR,
+    "POST /groups/{group_id}/devices/{device_id}/remove": Role.OPERATOR,
+    "POST /groups/{group_id}/remove": Role.OPERATOR,
     "GET /releases": Role.VIEWER,
     "GET /releases/{release_id}": Role.VIEWER,
     "POST /releases/{release_id}": Role.OPERATOR,
@@ -118,6 +128,8 @@ PAGES: dict[str, Role | str] = {
 FORMS = {
     "POST /releases/{release_id}": {"withdrawn": "yes"},
     "POST /devices/{device_id}": {"revoked": "yes"},
+    "POST /groups": {"name": " "},
+    "POST /groups/{group_id}/devices": {"devices": "x"},
     "POST /users/{user_id}": {"role": "viewer"},
     "POST /keys": {"name": "x", "kind": "release", "pem": "x"},
     "POST /users": {"name": " ", "role": "viewer"},
@@ -273,7 +285,11 @@ def test_nothing_of_another_tenant_is_there(small_fleet: Fleet) -> None:
 
 def body(route: str) -> dict[str, Any]:
     """What a route takes."""
-    said = {"PATCH /devices/{device_id}": {"revoked": True}, "PATCH /releases/{release_id}": {"withdrawn": True}}
+    said: dict[str, Any] = {
+        "PATCH /devices/{device_id}": {"revoked": True},
+        "PATCH /releases/{release_id}": {"withdrawn": True},
+        "POST /groups/{group_id}/devices": {"controllers": ["x"]},
+    }
     return said.get(route, {})
 
 
