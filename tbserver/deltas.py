@@ -92,7 +92,11 @@ Pair = tuple[str, int]
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is decided by: what there is, what is wanted, what was tried; bytes for deltas, and free to work in."""
+    """All that is decided by: what there is, what is wanted, what was tried; bytes for deltas, and free to work in.
+
+    Those of one tenant only (not `all`) are for looking at: whether there is room beside the deltas of others is then
+    told as it was when one was tried.
+    """
 
     releases: Sequence[Target]
     ways: Sequence[Way]
@@ -102,6 +106,7 @@ class Facts:
     room: int
     now: int
     makes: bool = True
+    all: bool = True
 
 
 @dataclass(frozen=True)
@@ -151,11 +156,11 @@ def give_up(facts: Facts, pair: Pair | None = None, size: int = 0) -> list[int] 
 
 
 def images_for(facts: Facts, pair: Pair) -> list[int]:
-    """The artifacts that a delta is made of (ids), as far as any are needed: full images, and deltas over them."""
+    """The artifacts that tell both ends of a delta (ids): full images, deltas over them; empty if any is missing."""
     known = _Known(facts)
     target = known.releases[pair[1]]
-    found = (known.way_to(target.tenant_id, tree) or [] for tree in (pair[0], target.tree))
-    return list(dict.fromkeys(way.id for ways in found for way in ways))
+    found = [known.way_to(target.tenant_id, tree) or [] for tree in (pair[0], target.tree)]
+    return list(dict.fromkeys(way.id for ways in found for way in ways)) if all(found) else []
 
 
 def pause(begun: int) -> int:
@@ -263,6 +268,6 @@ class _Known:
                 return tried.why
             case Trial.LARGE if now < tried.until:
                 return f"it was made once, and is no smaller than the full image ({shown(tried.size)})"
-            case Trial.CROWDED if give_up(self.facts, pair, tried.size) is None:
+            case Trial.CROWDED if not self.facts.all or give_up(self.facts, pair, tried.size) is None:
                 return f"it has {shown(tried.size)}, and all room for deltas is taken by those that are of more use"
         return ""

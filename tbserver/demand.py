@@ -6,9 +6,10 @@ import shutil
 import time
 from collections import Counter
 from dataclasses import asdict
+from typing import Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from tbserver import enlisting
 from tbserver.database import Database
@@ -23,14 +24,16 @@ PLANNED = (State.APPROVAL, State.PREPARING)
 GOING = (State.RUNNING, State.PAUSED)
 # Devices that may still fetch something; only the first ones have certainly not begun.
 MAY_FETCH = (Stage.WAITING, Stage.OFFERED, Stage.RUNNING)
+_TARGET = (Release.id, Release.tenant_id, Release.tree, Release.size)
 
 
-def facts_of(server: Server, session: Session) -> Facts:
-    """All facts, of all tenants, as they are now; devices as they were counted last, for there may be very many."""
+def facts_of(server: Server, session: Session, tenant_id: int | None = None) -> Facts:
+    """All facts, of all tenants or of one, as they are now; devices as they were counted last, as they are many."""
     making = server.settings.making
     columns = (Artifact.id, Artifact.release_id, Artifact.base, Artifact.size, Artifact.made)
     ways = [
-        Way(row.id, row.release_id, row.base, row.size, row.made == DELTA) for row in session.execute(select(*columns))
+        Way(row.id, row.release_id, row.base, row.size, row.made == DELTA)
+        for row in session.execute(_of(tenant_id, Artifact.tenant_id, select(*columns)))
     ]
     full: dict[int, int] = {}
     for way in ways:
@@ -38,28 +41,36 @@ def facts_of(server: Server, session: Session) -> Facts:
             full[way.release_id] = min(way.size, full.get(way.release_id, way.size))
     releases = [
         Target(row.id, row.tenant_id, row.tree, row.size, full.get(row.id, 0))
-        for row in session.execute(select(Release.id, Release.tenant_id, Release.tree, Release.size))
+        for row in session.execute(_of(tenant_id, Release.tenant_id, select(*_TARGET)))
     ]
     tried = {
         (row.base, row.release_id): Tried(Trial(row.state), row.until, row.begun, row.why, row.size)
-        for row in session.scalars(select(Making))
+        for row in session.scalars(_of(tenant_id, Making.tenant_id, select(Making)))
     }
     return Facts(
         releases=releases,
         ways=ways,
-        demands=_counted(session),
+        demands=_counted(session, tenant_id),
         tried=tried,
         budget=making.budget,
         # Making must not take the room that the records need.
         room=shutil.disk_usage(server.settings.scratch).free // 2,
         now=int(time.time()),
         makes=making.makers > 0,
+        all=tenant_id is None,
     )
 
 
-def _counted(session: Session) -> list[Demand]:
-    rows = session.execute(select(Wanted.base, Wanted.release_id, Wanted.devices, Wanted.waiting))
-    return [Demand(*row) for row in rows]
+def _of(tenant_id: int | None, column: InstrumentedAttribute[int], query: Any) -> Any:
+    """A query about a tenant, or all of them."""
+    return query if tenant_id is None else query.where(column == tenant_id)
+
+
+def _counted(session: Session, tenant_id: int | None = None) -> list[Demand]:
+    query = select(Wanted.base, Wanted.release_id, Wanted.devices, Wanted.waiting)
+    if tenant_id is not None:
+        query = query.join(Release, Release.id == Wanted.release_id).where(Release.tenant_id == tenant_id)
+    return [Demand(*row) for row in session.execute(query)]
 
 
 def count(database: Database) -> None:

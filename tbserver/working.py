@@ -1,4 +1,4 @@
-"""What goes on by itself in a process, until it stops: rollouts looked after, webhooks told, deltas made."""
+"""What goes on by itself in a process, until it stops: rollouts looked after, webhooks told, images worked on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 from sqlalchemy.exc import DBAPIError
 
-from tbserver import tending, webhooks, workshop
+from tbserver import comparing, tending, webhooks, workshop
 from tbserver.database import first_line
 from tbserver.server import Server
 
@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 EVERY = 2.0
 # How often it is looked whether a delta is wanted.
 LOOK_EVERY = 10.0
+WORK = (comparing.compare_next, workshop.make_next)
 
 
 @contextmanager
@@ -38,11 +39,12 @@ def working(server: Server, every: float = EVERY) -> Iterator[None]:
 
     def make(is_stopping: Callable[[], bool]) -> None:
         try:
-            while not is_stopping() and workshop.make_next(server, is_stopping):
+            # What people look at is told before deltas are made, which takes longer.
+            while not is_stopping() and any(one(server, is_stopping) for one in WORK):
                 pass
         except (DBAPIError, OSError) as error:
             said = first_line(error) if isinstance(error, DBAPIError) else str(error)
-            log.error("no delta could be made: %s", said)
+            log.error("no release could be compared, and no delta made: %s", said)
 
     # Apart: an address that does not answer holds up nothing else.
     with ExitStack() as stack:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from tbserver import delivery, demand
 from tbserver.access import Here, Viewer
 from tbserver.api.shapes import Shape
-from tbserver.deltas import judge
+from tbserver.deltas import Facts, judge
 from tbserver.records import Attribute, Release
 from tbserver.server import Server
 
@@ -57,7 +57,7 @@ class Deltas(Shape):
 def list_deltas(server: Here, caller: Viewer) -> Deltas:
     """The deltas between releases, and the key that signs those which this server makes."""
     with server.database.reading() as session:
-        items = deltas_of(server, session, caller.tenant_id)
+        items = deltas_of(session, demand.facts_of(server, session, caller.tenant_id), caller.tenant_id)
         return Deltas(
             items=items[:SHOWN_MOST],
             made=sum(one.size for one in items if one.state == "made"),
@@ -66,7 +66,7 @@ def list_deltas(server: Here, caller: Viewer) -> Deltas:
         )
 
 
-def deltas_of(server: Server, session: Session, tenant_id: int, release_id: int | None = None) -> list[DeltaShown]:
+def deltas_of(session: Session, facts: Facts, tenant_id: int, release_id: int | None = None) -> list[DeltaShown]:
     """The deltas of a tenant, or those to one release of it."""
     query = select(Release.id, Release.tree, Release.version).where(Release.tenant_id == tenant_id)
     releases = {row.id: row for row in session.execute(query)}
@@ -83,8 +83,8 @@ def deltas_of(server: Server, session: Session, tenant_id: int, release_id: int 
             size=one.size,
             saved=one.saved,
         )
-        for one in judge(demand.facts_of(server, session))
-        if one.release_id in releases and release_id in (None, one.release_id)
+        for one in judge(facts)
+        if release_id in (None, one.release_id)
     ]
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
-from tbserver import artifacts, audit, tending
+from tbserver import artifacts, audit, demand, tending
 from tbserver.access import Admin, Here, Operator, Viewer
+from tbserver.api.contents import NewsShown, Sized, manifest_of, news_of, sizes_of
 from tbserver.api.deltas import DeltaShown, deltas_of
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.paging import Page, Paging, read_page
@@ -87,9 +88,15 @@ class ArtifactShown(Shape):
 
 
 class ReleaseWithArtifacts(Shape):
-    """A release, what leads to it, and the deltas that could."""
+    """A release: what is stated of it and new in it, how large it is for whom, what leads to it, and deltas that could.
+
+    `news` is missing for the first release for its devices.
+    """
 
     release: ReleaseShown
+    manifest: dict[str, Any]
+    news: NewsShown | None
+    sizes: list[Sized]
     artifacts: list[ArtifactShown]
     deltas: list[DeltaShown]
 
@@ -197,15 +204,19 @@ def change_release(server: Here, caller: Operator, release_id: int, given: Relea
 
 @router.get("/releases/{release_id}")
 def show_release(server: Here, caller: Viewer, release_id: int) -> ReleaseWithArtifacts:
-    """A release, and the artifacts that lead to it."""
+    """A release: what is in it, and the artifacts that lead to it."""
     with server.database.reading() as session:
         query = select(Release).where(Release.id == release_id, Release.tenant_id == caller.tenant_id)
         release = session.scalar(query)
         if release is None:
             raise NotThere("there is no such release")
         held = session.scalars(select(Artifact).where(Artifact.release_id == release_id).order_by(Artifact.id))
+        facts = demand.facts_of(server, session, caller.tenant_id)
         return ReleaseWithArtifacts(
             release=ReleaseShown.model_validate(release),
+            manifest=manifest_of(release),
+            news=news_of(session, facts, release),
+            sizes=sizes_of(session, facts, release),
             artifacts=[ArtifactShown.model_validate(row) for row in held],
-            deltas=deltas_of(server, session, caller.tenant_id, release_id),
+            deltas=deltas_of(session, facts, caller.tenant_id, release_id),
         )

@@ -7,7 +7,17 @@ becomes slower because there are many devices. Secrets are stored as digests.
 from tbserver.records.base import Base
 from tbserver.records.fleet import Attribute, Device, DeviceToken, Group, Member, Tally
 from tbserver.records.people import Account, ApiToken, AuditEntry, Login, Notice, Tenant, Throttle, Webhook
-from tbserver.records.releases import Artifact, Making, Release, Statements, TrustedKey, Upload, Wanted
+from tbserver.records.releases import (
+    Artifact,
+    Claimed,
+    Comparison,
+    Making,
+    Release,
+    Statements,
+    TrustedKey,
+    Upload,
+    Wanted,
+)
 from tbserver.records.rollouts import Assignment, Progress, Report, Rollout
 
 __all__ = [
@@ -18,6 +28,8 @@ __all__ = [
     "Attribute",
     "AuditEntry",
     "Base",
+    "Claimed",
+    "Comparison",
     "Device",
     "DeviceToken",
     "Group",

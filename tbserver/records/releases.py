@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Index, LargeBinary, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -94,25 +96,43 @@ class Upload(Base):
     created: Mapped[int]
 
 
-class Making(Base):
+class Claimed(Base):
+    """Work on a release that one of many processes does (see `claims`).
+
+    While it is done, `owner` names who does it, who has to say so again before `until`; else it is not tried again
+    before. It was begun `begun` times; `why` says what went wrong.
+    """
+
+    __abstract__ = True
+    id: Mapped[int] = own_key()
+    tenant_id: Mapped[int] = tenant()
+    release_id: Mapped[int] = to("release.id")
+    state: Mapped[str] = mapped_column(String(16))
+    why: Mapped[str]
+    begun: Mapped[int]
+    owner: Mapped[str] = mapped_column(String(32))
+    until: Mapped[int]
+
+
+class Making(Claimed):
     """A delta from the tree `base` to a release that is being made, or was tried and is not there.
 
-    `state` is `deltas.Trial`. While it is made, `owner` names who makes it, who has to say so again before `until`;
-    else it is not tried again before. `size` is what it had if it was made and not kept.
+    `state` is `deltas.Trial`. `size` is what it had if it was made and not kept.
     """
 
     __tablename__ = "making"
     __table_args__ = (UniqueConstraint("release_id", "base"), Index(None, "tenant_id", "id"))
-    id: Mapped[int] = own_key()
-    tenant_id: Mapped[int] = tenant()
-    release_id: Mapped[int] = to("release.id")
     base: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))
-    why: Mapped[str]
     size: Mapped[int]
-    begun: Mapped[int]
-    owner: Mapped[str] = mapped_column(String(32))
-    until: Mapped[int]
+
+
+class Comparison(Claimed):
+    """What is new in a release against the one before it; `state` is `comparing.Stand`, `found` is `comparing.News`."""
+
+    __tablename__ = "comparison"
+    __table_args__ = (UniqueConstraint("release_id"),)
+    since_id: Mapped[int] = to("release.id")
+    found: Mapped[dict[str, Any]]
 
 
 class Wanted(Base):

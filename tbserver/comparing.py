@@ -1,0 +1,207 @@
+"""What is new in each release against the one before it for the same devices: found out by a child once, and kept."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import pydantic
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from tbdiff.errors import Failed, Stop
+from tbdiff.scratch import scratch_directory
+from tbdiff.show import size as shown
+from tbserver import children, claims, deltas, demand
+from tbserver.claims import Claim, StoppedError, Stopping
+from tbserver.records import Artifact, Comparison, Release
+from tbserver.server import Server
+
+log = logging.getLogger(__name__)
+NAMES_MOST = 200
+NAME_MOST = 300
+
+
+class Stand(enum.StrEnum):
+    """How a comparison stands."""
+
+    WAITING = "waiting"
+    COMPARING = "comparing"
+    DONE = "done"
+    NOT = "not compared"
+
+
+class Amount(pydantic.BaseModel):
+    """So many files, and their bytes."""
+
+    count: int = 0
+    size: int = 0
+
+
+class Amounts(pydantic.BaseModel):
+    """Files that came, that are others than before (with the bytes that they have now), and that are there no more."""
+
+    added: Amount = Amount()
+    changed: Amount = Amount()
+    removed: Amount = Amount()
+
+
+class Some(pydantic.BaseModel):
+    """So many names, the first of which are told."""
+
+    count: int = 0
+    names: list[str] = []
+
+
+def _cut(given: object) -> object:
+    """A list of names as it is kept: with an end."""
+    if not isinstance(given, list):
+        return given
+    return {"count": len(given), "names": [str(name)[:NAME_MOST] for name in given[:NAMES_MOST]]}
+
+
+Told = Annotated[Some, pydantic.BeforeValidator(_cut)]
+
+
+class Names(pydantic.BaseModel):
+    """What came, what is another one than before, what is there no more."""
+
+    added: Told = Some()
+    changed: Told = Some()
+    removed: Told = Some()
+
+
+class News(pydantic.BaseModel):
+    """What `tbdiff show --since` says; `touched` differ only in owner, mode, time or attributes."""
+
+    files: Amounts = Amounts()
+    touched: int = 0
+    packages: Names = Names()
+    kernels: Names = Names()
+
+
+class _End(pydantic.BaseModel):
+    tree: str
+
+
+class _Said(News):
+    base: _End
+    target: _End
+
+
+@dataclass(frozen=True)
+class Order:
+    """Two releases that are ours to compare, by these artifacts."""
+
+    since: str
+    tree: str
+    version: str
+    images: tuple[tuple[str, Artifact], ...]
+    begun: int
+
+
+def before(session: Session, release: Release) -> Release | None:
+    """The newest release that came before this one, for some of the same types of device (of none: for any)."""
+    query = select(Release).where(Release.tenant_id == release.tenant_id, Release.id < release.id)
+    mine = set(release.device_types)
+    for one in session.scalars(query.order_by(Release.id.desc())):
+        if not mine or not one.device_types or mine & set(one.device_types):
+            return one
+    return None
+
+
+def standing(session: Session, facts: deltas.Facts, release: Release, since: Release) -> tuple[Stand, str, News]:
+    """How the comparison of a release with the one before it stands, why it is not there, and what it is."""
+    row = session.scalar(select(Comparison).where(Comparison.release_id == release.id))
+    if row is not None and row.state == Stand.DONE:
+        return Stand.DONE, "", News.model_validate(row.found)
+    if row is not None and row.until > facts.now:
+        return Stand(row.state), row.why, News()
+    why = _why_not(facts, (since.tree, release.id))
+    return Stand.NOT if why else Stand.WAITING, why or "its turn comes", News()
+
+
+def _why_not(facts: deltas.Facts, pair: deltas.Pair) -> str:
+    """What stands in the way of comparing two releases; empty if nothing does."""
+    needed = deltas.images_for(facts, pair)
+    if not needed:
+        return "there is no full image of both releases here, nor deltas that lead there from one: upload it"
+    room = sum(way.size for way in facts.ways if way.id in needed)
+    if room > facts.room:
+        return f"it takes {shown(room)} in the server's directory, which has not that much to spare"
+    return "" if facts.makes else "this server was told to make no deltas, and compares nothing"
+
+
+def compare_next(server: Server, is_stopping: Stopping = lambda: False) -> bool:
+    """Compare the newest release that was not yet; whether there was one."""
+    with server.database.reading() as session:
+        facts = demand.facts_of(server, session)
+        found = _due(session, facts)
+    for release, since in found:
+        claimed = _claim(server, facts, release, since, is_stopping)
+        if claimed is not None:
+            _compare(server, *claimed)
+            return True
+    return False
+
+
+def _due(session: Session, facts: deltas.Facts) -> list[tuple[Release, Release]]:
+    """Releases that are to be compared, each with the one before it; the newest first."""
+    held = select(Comparison.release_id).where((Comparison.state == Stand.DONE) | (Comparison.until > facts.now))
+    releases = session.scalars(select(Release).where(Release.id.not_in(held)).order_by(Release.id.desc())).all()
+    pairs = ((release, before(session, release)) for release in releases)
+    return [(one, since) for one, since in pairs if since is not None and not _why_not(facts, (since.tree, one.id))]
+
+
+def _claim(
+    server: Server, facts: deltas.Facts, release: Release, since: Release, is_stopping: Stopping
+) -> tuple[Order, Claim] | None:
+    """Write down that we compare them; None if another one does."""
+    try:
+        with server.database.writing() as session:
+            query = select(Comparison).where(Comparison.release_id == release.id)
+            row = session.scalar(query.with_for_update())
+            if row is None:
+                row = Comparison(
+                    tenant_id=release.tenant_id, release_id=release.id, since_id=since.id, found={}, begun=0
+                )
+                session.add(row)
+            elif row.state == Stand.DONE or row.until > time.time():
+                return None
+            claims.take(row, Stand.COMPARING.value)
+            session.flush()
+            images = children.images_of(session, deltas.images_for(facts, (since.tree, release.id)))
+            version = release.version or release.tree[:12]
+            return Order(since.tree, release.tree, version, images, row.begun), Claim(server, row, is_stopping)
+    except IntegrityError:
+        return None
+
+
+def _compare(server: Server, order: Order, claim: Claim) -> None:
+    """Compare them; whatever comes of that is written down."""
+    try:
+        with scratch_directory(server.settings.scratch) as place:
+            images = children.fetch(server, order.images, place, claim)
+            words = children.words_for(images, order.tree, order.since, "--since")
+            said = children.run(server, ["show", *words], place, claim)
+        found = _read(said)
+        if (found.base.tree, found.target.tree) != (order.since, order.tree):
+            raise Failed("what was compared is not what was asked for")
+        claim.settle(Stand.DONE.value, found=found.model_dump(include=set(News.model_fields)))
+    except StoppedError:
+        claim.let_go()
+    except (Stop, OSError) as error:
+        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        log.warning("what is new in %s could not be found out: %s", order.version, why)
+        claim.settle(Stand.NOT.value, why, deltas.pause(order.begun))
+
+
+def _read(said: str) -> _Said:
+    try:
+        return _Said.model_validate_json(said)
+    except ValueError:
+        raise Failed("what was said of it is not understood") from None
