@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import tbdiff
 from tbdiff.errors import Failed, Rejected, Stop
-from tbserver import api, ddi, pages, vitals
+from tbserver import api, asking, ddi, pages, vitals
 from tbserver.database import first_line, is_passing
 from tbserver.limits import Limits
 from tbserver.pages import sheet
@@ -52,7 +52,7 @@ def create_app(server: Server) -> FastAPI:
     app.include_router(ddi.router)
     app.include_router(pages.router())
     app.include_router(vitals.router)
-    app.add_exception_handler(ddi.Unanswered, ddi.unanswered)
+    app.add_exception_handler(asking.Unanswered, asking.unanswered)
     app.add_middleware(Limits)
     app.add_middleware(Dress)
     app.add_middleware(vitals.Served)

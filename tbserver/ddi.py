@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from typing import Annotated, TypeVar
 from urllib.parse import quote
 
-import pydantic
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
-from tbserver import devices, files, peers, statements, steering
-from tbserver.access import Here
-from tbserver.records import Artifact, Assignment, Device
-from tbserver.refusals import NotKnown, NotThere, NotValid, Over
+from tbserver import devices, files, statements, steering
+from tbserver.asking import PLACE, Asking, Device_, Unanswered
+from tbserver.records import Artifact, Assignment, AutoConfirm, Device
+from tbserver.refusals import NotThere
 from tbserver.rollout import Stage
 from tbserver.steering import Offer
 from tbupdate import protocol
 from tbupdate.protocol import (
     ArtifactLinks,
+    AutoConfirmation,
+    AutoConfirmed,
     Cancel,
     Chunk,
     ConfigData,
     Confirmation,
+    ConfirmationBase,
+    ConfirmationLinks,
     Consent,
     Deployment,
     Enrolment,
@@ -42,105 +44,10 @@ from tbupdate.protocol import (
     ToStop,
 )
 
-# What a proxy says of the certificate that it has verified.
-CERTIFIED = "x-controller-id"
 PART = "os"
-T = TypeVar("T")
 M = TypeVar("M", bound=Message)
-_CONTROLLER: pydantic.TypeAdapter[str] = pydantic.TypeAdapter(protocol.ControllerId)
 
-PLACE = "/controller/v1/"
 router = APIRouter(prefix="/{tenant}" + PLACE + "{controller}", include_in_schema=False)
-
-
-class Unanswered(Exception):
-    """A request of a device that gets a status and nothing else, as devices expect it."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
-
-
-def unanswered(_: Request, error: Exception) -> Response:
-    """The answer to it."""
-    return Response(status_code=error.status if isinstance(error, Unanswered) else 500)
-
-
-class Asking:
-    """A device that asks: `read` and `write` find it, and do something for it in one transaction."""
-
-    def __init__(self, server: Here, request: Request, tenant: str, controller: str) -> None:
-        self.server = server
-        self._tenant, self._controller = tenant, controller
-        said = request.headers
-        self._authorization = said.get("authorization", "")
-        self._certified = said.get(CERTIFIED) if peers.is_proxy(server.settings, request) else None
-        self._registers = request.method == "GET"
-        self.address = peers.address_of(server.settings, request)
-        place = f"{quote(tenant)}/controller/v1/{quote(controller)}"
-        self.base = f"{peers.origin_of(server.settings, request)}/{place}"
-
-    def read(self, do: Callable[[Session, Device], T]) -> T:
-        """Look at something of the device; one that is not known yet becomes so, if it may."""
-
-        def looked(session: Session) -> tuple[T] | None:
-            device = self._identified(session)[1]
-            return None if device is None else (self._answered(do, session, device),)
-
-        found = self.server.database.patiently(looked, writes=False)
-        return self.write(do) if found is None else found[0]
-
-    def write(self, do: Callable[[Session, Device], T]) -> T:
-        """Do something for it that must not be lost: again, while the database is away."""
-
-        def done(session: Session) -> T:
-            tenant_id, device = self._identified(session)
-            if device is None:
-                device = devices.register(session, tenant_id, self._controller)
-            return self._answered(do, session, device)
-
-        return self.server.database.patiently(done)
-
-    def enrol(self, chosen: str) -> None:
-        """Make it known."""
-        if not _is_controller(self._controller):
-            raise Unanswered(401)
-
-        def done(session: Session) -> None:
-            devices.enrol(session, self._tenant, self._controller, self._authorization, chosen)
-
-        try:
-            self.server.database.patiently(done)
-        except NotKnown:
-            raise Unanswered(401) from None
-
-    def _identified(self, session: Session) -> tuple[int, Device | None]:
-        registers = self._registers and _is_controller(self._controller)
-        try:
-            return devices.identify(
-                session, self._tenant, self._controller, self._authorization, self._certified, registers=registers
-            )
-        except NotKnown:
-            raise Unanswered(401) from None
-
-    @staticmethod
-    def _answered(do: Callable[[Session, Device], T], session: Session, device: Device) -> T:
-        try:
-            return do(session, device)
-        except (NotThere, Over) as refusal:
-            raise Unanswered(refusal.status) from None
-        except NotValid:
-            raise Unanswered(400) from None
-
-
-def _is_controller(name: str) -> bool:
-    try:
-        return _CONTROLLER.validate_python(name) == name
-    except pydantic.ValidationError:
-        return False
-
-
-Device_ = Annotated[Asking, Depends(Asking)]
 
 
 async def body_of(request: Request) -> bytes:
@@ -263,6 +170,47 @@ def confirmation(asking: Device_, action: str) -> Response:
         return Confirmation(id=action, confirmation=_handled(asking, offer))
 
     return _said(asking.read(look))
+
+
+@router.get("/confirmationBase")
+def auto_confirmation(asking: Device_) -> Response:
+    """Whether a person at the device is asked at all, and what about."""
+
+    def look(session: Session, device: Device) -> ConfirmationBase:
+        place = f"{asking.base}/confirmationBase"
+        held, one = session.get(AutoConfirm, device.id), steering.present(session, device)
+        word = "deactivateAutoConfirm" if held else "activateAutoConfirm"
+        links = {"deactivate_auto_confirm" if held else "activate_auto_confirm": Link(href=f"{place}/{word}")}
+        if one is not None and one.asks:
+            links["confirmation_base"] = Link(
+                href=f"{place}/{one.id}?c={_hash(steering.offer_of(session, device, one))}"
+            )
+        return ConfirmationBase(auto_confirm=_confirmed_by(held), links=ConfirmationLinks(**links))
+
+    return _said(asking.read(look))
+
+
+def _confirmed_by(held: AutoConfirm | None) -> AutoConfirmed:
+    if held is None:
+        return AutoConfirmed(active=False)
+    said = {"initiator": held.initiator or None, "remark": held.remark or None}
+    return AutoConfirmed(active=True, activated_at=held.since * 1000, **said)
+
+
+@router.post("/confirmationBase/activateAutoConfirm")
+def activate_auto_confirm(asking: Device_, body: Body) -> Response:
+    """Ask nobody at the device from now on, nor about what it is at."""
+    asking.read(lambda session, device: None)
+    said = _read(AutoConfirmation, body or b"{}")
+    asking.write(lambda session, device: steering.ask_nobody(session, device, said.initiator or "", said.remark or ""))
+    return Response()
+
+
+@router.post("/confirmationBase/deactivateAutoConfirm")
+def deactivate_auto_confirm(asking: Device_) -> Response:
+    """Ask a person at the device again."""
+    asking.write(steering.ask_again)
+    return Response()
 
 
 @router.get("/installedBase/{action}")

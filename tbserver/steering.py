@@ -14,7 +14,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from tbserver import devices, rollout, tallies
-from tbserver.records import Artifact, Assignment, Attribute, Device, Release, Report, Rollout
+from tbserver.records import Artifact, Assignment, Attribute, AutoConfirm, Device, Release, Report, Rollout
 from tbserver.refusals import NotThere, Over
 from tbserver.rollout import Answer, Member, Plan, Stage, Standing, State
 from tbupdate.protocol import Feedback, details
@@ -141,7 +141,8 @@ def take(session: Session, device_id: int) -> Assignment | None:
         return take(session, device_id)
     one.from_tree, one.offered, one.reported = device.tree, now, now
     one.attempts += 1
-    one.asks = plan_of(session.get_one(Rollout, one.rollout_id)).confirm and not one.command
+    asks = plan_of(session.get_one(Rollout, one.rollout_id)).confirm and not one.command
+    one.asks = asks and session.get(AutoConfirm, device.id) is None
     device.assignment_id = one.id
     change_stage(session, device, one, Stage.OFFERED, "it was offered, and has not begun")
     for older in waiting(session, device):
@@ -286,6 +287,25 @@ def consent(session: Session, device: Device, action: str, *, agreed: bool, line
     one.asks, one.reported = not agreed, int(time.time())
     said = "a person at the device agreed" if agreed else "a person at the device does not agree yet"
     change_stage(session, device, one, Stage.OFFERED, f"{said}: {words}" if words else said)
+
+
+def ask_nobody(session: Session, device: Device, initiator: str, remark: str) -> None:
+    """Ask nobody at the device from now on; what a person is asked about just now counts as agreed to."""
+    session.refresh(device, with_for_update=True)
+    initiator, remark = devices.plain(initiator)[:64], devices.plain(remark)[:512]
+    held = AutoConfirm(device_id=device.id, initiator=initiator, remark=remark, since=int(time.time()))
+    session.merge(held)
+    one = present(session, device)
+    if one is not None and one.asks:
+        words = " ".join(filter(None, ("nobody is asked there any more", initiator and f"by {initiator}", remark)))
+        consent(session, device, str(one.id), agreed=True, lines=[words])
+
+
+def ask_again(session: Session, device: Device) -> None:
+    """Ask a person at the device again, about what it is offered from now on."""
+    held = session.get(AutoConfirm, device.id, with_for_update=True)
+    if held is not None:
+        session.delete(held)
 
 
 def prove(session: Session, device: Device) -> None:

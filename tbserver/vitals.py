@@ -17,8 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tbserver import ddi, tallies, tending
+from tbserver import tallies, tending
 from tbserver.access import Here, Viewer
+from tbserver.asking import PLACE
 from tbserver.database import first_line
 from tbserver.records import Rollout
 from tbserver.rollout import Counts, State
@@ -122,4 +123,4 @@ class Served:
 def _asked(path: str) -> str:
     if path.startswith("/api/"):
         return "api"
-    return "ddi" if ddi.PLACE in path else "pages"
+    return "ddi" if PLACE in path else "pages"

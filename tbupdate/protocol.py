@@ -265,6 +265,37 @@ class Consent(Message):
     details: Annotated[tuple[Text, ...], pydantic.Field(max_length=1000)] | None = None
 
 
+class AutoConfirmation(Message):
+    """The body of `POST {base}/confirmationBase/activateAutoConfirm`: who wants that nobody is asked, and why."""
+
+    initiator: Text | None = None
+    remark: Text | None = None
+
+
+class AutoConfirmed(Message):
+    """Whether nobody at the device is asked; by whom and since when (in milliseconds since 1970)."""
+
+    active: bool
+    initiator: Text | None = None
+    remark: Text | None = None
+    activated_at: int | None = None
+
+
+class ConfirmationLinks(Message):
+    """What can be done about it: one of the first two; the last while a person is asked."""
+
+    activate_auto_confirm: Link | None = None
+    deactivate_auto_confirm: Link | None = None
+    confirmation_base: Link | None = None
+
+
+class ConfirmationBase(Message):
+    """The answer to `GET {base}/confirmationBase`."""
+
+    auto_confirm: AutoConfirmed
+    links: ConfirmationLinks
+
+
 class ConfigData(Message):
     """The body of `PUT {base}/configData`: attributes of the device."""
 

@@ -15,7 +15,7 @@ from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.accounts import Caller
 from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.paging import Asked, Page, Paging, read_page
-from tbserver.records import Assignment, Device, DeviceToken, Group, Member, Report, Rollout
+from tbserver.records import Assignment, AutoConfirm, Device, DeviceToken, Group, Member, Report, Rollout
 from tbserver.refusals import NotThere
 from tbserver.tokens import create_secret
 from tbupdate.protocol import ControllerId
@@ -62,14 +62,23 @@ class Said(Shape):
     details: list[str]
 
 
+class Unasked(Shape):
+    """That no person at a device is asked; who said so there, and why."""
+
+    initiator: str
+    remark: str
+    since: Moment
+
+
 class DeviceWhole(Shape):
     """All that is known of a device: what it said of itself, what it is to do and why not yet, its last reports.
 
-    `groups` are those it was put into by hand, by their names.
+    `groups` are those it was put into by hand, by their names; `auto_confirm` is missing where a person may be asked.
     """
 
     device: DeviceShown
     groups: list[str]
+    auto_confirm: Unasked | None
     attributes: dict[str, str]
     todo: list[Todo]
     reports: list[Said]
@@ -154,9 +163,11 @@ def show_device(server: Here, caller: Viewer, device_id: int) -> DeviceWhole:
         reports = session.scalars(
             select(Report).where(Report.device_id == device.id).order_by(Report.id.desc()).limit(REPORTS)
         )
+        unasked = session.get(AutoConfirm, device.id)
         return DeviceWhole(
             device=DeviceShown.model_validate(device),
             groups=list(session.scalars(groups.order_by(Group.name))),
+            auto_confirm=Unasked.model_validate(unasked) if unasked else None,
             attributes=devices.attributes(session, device),
             todo=_todo(session, device, now),
             reports=[Said.model_validate(row) for row in reports],

@@ -5,7 +5,7 @@ becomes slower because there are many devices. Secrets are stored as digests.
 """
 
 from tbserver.records.base import Base
-from tbserver.records.fleet import Attribute, Device, DeviceToken, Group, Member, Tally
+from tbserver.records.fleet import Attribute, AutoConfirm, Device, DeviceToken, Group, Member, Tally
 from tbserver.records.people import Account, ApiToken, AuditEntry, Login, Notice, Tenant, Throttle, Webhook
 from tbserver.records.releases import (
     Artifact,
@@ -27,6 +27,7 @@ __all__ = [
     "Assignment",
     "Attribute",
     "AuditEntry",
+    "AutoConfirm",
     "Base",
     "Claimed",
     "Comparison",

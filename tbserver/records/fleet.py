@@ -95,6 +95,16 @@ class Member(Base):
     tenant_id: Mapped[int] = tenant()
 
 
+class AutoConfirm(Base):
+    """A device at which nobody is asked, by whom and why, as it was said there."""
+
+    __tablename__ = "auto_confirm"
+    device_id: Mapped[int] = to("device.id", key=True)
+    initiator: Mapped[str] = mapped_column(String(64))
+    remark: Mapped[str]
+    since: Mapped[int]
+
+
 class Tally(Base):
     """A count that is kept, so that nobody has to count: of `subject` (such as "devices by state") those with `key`."""
 

@@ -114,6 +114,34 @@ def test_what_a_device_says_of_its_tree_and_its_health_is_kept(server: Live) -> 
         assert known() == found
 
 
+def test_nobody_is_asked_where_a_device_said_so(server: Live) -> None:
+    box = Box(server)
+    first = server.add_action("box", {"x": b"x"}, confirm=True)
+    said = box.ask("GET", "/confirmationBase").json()
+    assert said["autoConfirm"] == {"active": False}
+    assert set(said["_links"]) == {"activateAutoConfirm", "confirmationBase"}
+    assert said["_links"]["confirmationBase"]["href"] == box.links()["confirmationBase"]
+    activate = said["_links"]["activateAutoConfirm"]["href"]
+    assert box.ask("POST", activate, content=b"[]").status_code == 400
+    assert box.ask("POST", activate, headers={"Authorization": "TargetToken another"}).status_code == 401
+    # What a person is asked about just now is agreed to; a second time is no fault.
+    for who in ({"initiator": "anna", "remark": "nobody is there\0"}, {"initiator": "berta"}):
+        assert box.ask("POST", activate, json=who).status_code == 200
+    assert (box.stage(first), "deploymentBase" in box.links()) == (Stage.OFFERED, True)
+    assert server.told(first) == ["nobody is asked there any more by anna nobody is there\ufffd"]
+    said = box.ask("GET", "/confirmationBase").json()
+    assert (said["autoConfirm"]["active"], said["autoConfirm"]["initiator"]) == (True, "berta")
+    assert abs(said["autoConfirm"]["activatedAt"] - time.time() * 1000) < 600_000
+    assert set(said["_links"]) == {"deactivateAutoConfirm"}
+    assert box.close(first) == 200
+    second = server.add_action("box", {"x": b"y"}, confirm=True)
+    assert "deploymentBase" in box.links()
+    assert box.close(second) == 200
+    assert box.ask("POST", said["_links"]["deactivateAutoConfirm"]["href"]).status_code == 200
+    server.add_action("box", {"x": b"z"}, confirm=True)
+    assert "confirmationBase" in box.links()
+
+
 def test_a_device_that_failed_shows_it_and_is_counted(server: Live) -> None:
     box = Box(server)
     action = server.add_action("box", {"x": b"x"})
