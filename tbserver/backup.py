@@ -17,9 +17,10 @@ from tbserver.settings import DELIVERY_KEY, Settings
 _REMEDY = "See `Backup` in docs/server/running.md: pg_dump, and a copy of the store."
 
 
-def back_up(settings: Settings, place: Path) -> None:
+def back_up(settings: Settings, place: Path) -> str:
     """Bring the copy in a directory up to date, which is made if it is not there; Rejected, or Failed.
 
+    What is not in it is said: a delivery key that is elsewhere, and was not named, is unknown here.
     Artifacts are named by what they hold, and never change: those that are there are not copied again. What was removed
     meanwhile stays in the copy, where it does no harm.
     """
@@ -28,6 +29,8 @@ def back_up(settings: Settings, place: Path) -> None:
     records = make_url(settings.database_url).database
     if records is None or not Path(records).exists():
         raise Rejected(f"there are no records in {settings.data}; nothing was done", "Name the directory with --data.")
+    if settings.delivery_key is not None and not settings.delivery_key.exists():
+        raise Rejected(f"there is no delivery key {settings.delivery_key}; nothing was done", "Name the file of it.")
     if place.resolve().is_relative_to(settings.data.resolve()):
         raise Rejected("a copy inside of what is copied is none; nothing was done", "Name a place on another disk.")
     target = Settings(data=place)
@@ -37,11 +40,16 @@ def back_up(settings: Settings, place: Path) -> None:
         _copy_artifacts(settings.data, target.data)
         _copy_records(Path(records), place / Path(records).name)
         _copy_artifacts(settings.data, target.data)
-        key = settings.data / DELIVERY_KEY
-        if key.exists():
-            _copy(key, place / DELIVERY_KEY)
+        if settings.key.exists():
+            _copy(settings.key, place / DELIVERY_KEY)
     except (OSError, sqlite3.Error) as error:
         raise Failed(f"the copy in {place} was not brought up to date: {error}", "The one before is there.") from None
+    if (place / DELIVERY_KEY).exists():
+        return ""
+    return (
+        f"There is no delivery key in {settings.data}, nor in the copy. Where the server was started with "
+        "--delivery-key, name that file here, too, or keep a copy of it: devices trust that key, and no new one."
+    )
 
 
 def _copy_records(source: Path, target: Path) -> None:

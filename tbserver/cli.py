@@ -187,12 +187,20 @@ def token(name: str, role: str, tenant: str, days: int, **said: Any) -> None:
 
 @cli.command()
 @_places
+@click.option(
+    "--delivery-key",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The key that signs deltas, if it is not in DIR.",
+)
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 def backup(directory: Path, **said: Any) -> None:
     """Copy all that a server keeps to DIRECTORY, while it runs; again, to bring the copy up to date."""
     from tbserver.backup import back_up  # noqa: PLC0415
 
-    back_up(_settings(**said), directory)
+    missing = back_up(_settings(**said), directory)
+    if missing:
+        click.echo(missing, err=True)
     click.echo(f"To start a server from the copy: tb-server serve --data {shlex.quote(str(directory))}")
 
 

@@ -84,7 +84,17 @@ def test_what_cannot_be_copied_is_said(tmp_path: Path) -> None:
             back_up(data, data / "copy")
         with pytest.raises(Rejected, match="a database or a store elsewhere"):
             back_up(data, tmp_path / "copy", "--database", "postgresql:///x")
-        back_up(data, tmp_path / "copy")
+        with pytest.raises(Rejected, match="there is no delivery key"):
+            back_up(data, tmp_path / "copy", "--delivery-key", str(tmp_path / "key"))
+        # What is kept elsewhere, and was not named, is missing, and that is said.
+        said = CliRunner().invoke(cli, ["backup", "--data", str(data), str(tmp_path / "copy")])
+        assert "There is no delivery key in" in said.output
+        (tmp_path / "key").write_text("a key")
+        back_up(data, tmp_path / "copy", "--delivery-key", str(tmp_path / "key"))
+        assert (tmp_path / "copy/delivery.key").read_text() == "a key"
+        assert (
+            "There is no" not in CliRunner().invoke(cli, ["backup", "--data", str(data), str(tmp_path / "copy")]).output
+        )
         before = (tmp_path / "copy/records.sqlite").read_bytes()
         (tmp_path / "copy/records.sqlite.new").mkdir()
         with pytest.raises(Failed, match="was not brought up to date"):
