@@ -16,6 +16,7 @@ from tbserver.records import Artifact, Assignment, AutoConfirm, Device
 from tbserver.refusals import NotThere
 from tbserver.rollout import Stage
 from tbserver.steering import Offer
+from tbserver.vitals import Served
 from tbupdate import protocol
 from tbupdate.protocol import (
     ArtifactLinks,
@@ -45,6 +46,8 @@ from tbupdate.protocol import (
 )
 
 PART = "os"
+# Where a download begins that does not go on with one which broke off.
+_BEGINNING = "bytes=0-"
 M = TypeVar("M", bound=Message)
 
 router = APIRouter(prefix="/{tenant}" + PLACE + "{controller}", include_in_schema=False)
@@ -322,15 +325,18 @@ def enrol(asking: Device_, body: Body) -> Response:
 def download(asking: Device_, request: Request, artifact_id: int, name: str) -> Response:
     """A file that the device needs for what it is at."""
 
-    def look(session: Session, device: Device) -> Artifact:
+    def look(session: Session, device: Device) -> tuple[Artifact, int]:
         one = steering.present(session, device)
-        offer = steering.offer_of(session, device, one) if one is not None else None
-        for artifact in offer.artifacts if offer is not None else ():
+        offered = steering.offer_of(session, device, one).artifacts if one is not None else ()
+        for artifact in offered:
             if artifact.id == artifact_id and name in (artifact.name, f"{artifact.name}.MD5SUM"):
-                return artifact
+                return artifact, min((full.size for full in offered if not full.base), default=artifact.size)
         raise NotThere("there is no such file for this device now")
 
-    artifact = asking.read(look)
+    artifact, full = asking.read(look)
     if name != artifact.name:
         return Response(f"{artifact.md5}  {artifact.name}", media_type="text/plain")
+    if request.method == "GET" and request.headers.get("range", _BEGINNING).startswith(_BEGINNING):
+        served: Served = request.app.state.served
+        served.count_download(max(full - artifact.size, 0) if artifact.base else None)
     return files.send(request, asking.server.store, artifact)

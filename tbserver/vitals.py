@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter as Counted
 from collections.abc import Iterable, Iterator
 
 from fastapi import APIRouter, Request, Response
@@ -17,10 +18,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tbserver import tallies, tending
+from tbserver import demand, tallies, tending
 from tbserver.access import Here, Viewer
 from tbserver.asking import PLACE
 from tbserver.database import first_line
+from tbserver.deltas import Facts, Stand, Trial, judge
 from tbserver.records import Rollout
 from tbserver.rollout import Counts, State
 
@@ -28,6 +30,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(include_in_schema=False)
 # What devices say is theirs to choose; a page of figures has an end.
 RELEASES_MOST, ROLLOUTS_MOST = 50, 50
+FAILED = "failed"
 STAGES = ("waiting", "busy", "succeeded", "failed", "lost")
 
 
@@ -50,7 +53,8 @@ def metrics(server: Here, request: Request, caller: Viewer) -> Response:
     """Figures of the caller's fleet, and of the process that answers."""
     registry = CollectorRegistry()
     with server.database.reading() as session:
-        registry.register(_Figures(_of_fleet(session, caller.tenant_id)))
+        facts = demand.facts_of(server, session, caller.tenant_id)
+        registry.register(_Figures([*_of_fleet(session, caller.tenant_id), *_of_deltas(facts)]))
     ProcessCollector(registry=registry)
     served: Served = request.app.state.served
     return Response(generate_latest(registry) + generate_latest(served.registry), media_type=CONTENT_TYPE_LATEST)
@@ -94,6 +98,20 @@ def _of_rollouts(session: Session, tenant_id: int) -> Metric:
     return present
 
 
+def _of_deltas(facts: Facts) -> Iterator[Metric]:
+    shown = GaugeMetricFamily("tb_deltas", "Deltas that devices could use, by how they stand", labels=["state"])
+    failed = {pair for pair, one in facts.tried.items() if one.state is Trial.FAILED}
+    counted = Counted(
+        FAILED if one.stand is Stand.NOT and (one.base, one.release_id) in failed else one.stand.value
+        for one in judge(facts)
+    )
+    for state in (*(stand.value for stand in Stand), FAILED):
+        shown.add_metric([state], counted[state])
+    yield shown
+    made = sum(way.size for way in facts.ways if way.made)
+    yield GaugeMetricFamily("tb_deltas_made_bytes", "Bytes of the deltas that were made here", made)
+
+
 class Served:
     """A layer around the application that counts what is asked and how long it takes, by who asks."""
 
@@ -101,6 +119,8 @@ class Served:
         self._app = app
         self.registry = CollectorRegistry()
         self._requests = Counter("tb_requests", "Requests answered", ["asked", "status"], registry=self.registry)
+        self._downloads = Counter("tb_downloads", "Downloads that devices began", ["kind"], registry=self.registry)
+        self._saved = Counter("tb_saved_bytes", "Bytes that deltas saved devices", registry=self.registry)
         self._seconds = Histogram("tb_request_seconds", "Until an answer began", ["asked"], registry=self.registry)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,6 +138,11 @@ class Served:
             await send(message)
 
         await self._app(scope, receive, tell)
+
+    def count_download(self, saved: int | None) -> None:
+        """Count what a device fetches from its beginning: a delta that saves so many bytes, or (None) a full image."""
+        self._downloads.labels("full" if saved is None else "delta").inc()
+        self._saved.inc(saved or 0)
 
 
 def _asked(path: str) -> str:
