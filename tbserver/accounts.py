@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from tbserver import audit, throttle
 from tbserver.database import Database
 from tbserver.records import Account, ApiToken, Login, Tenant
-from tbserver.refusals import NotKnown, NotThere, NotValid, Refusal
+from tbserver.refusals import NotKnown, NotThere, NotValid, Refusal, TooOften
 from tbserver.tokens import create_secret, digest
 
 DEFAULT_TENANT = "default"
@@ -29,8 +29,11 @@ IDLE_SECONDS, LOGIN_SECONDS = 2 * 3600, 24 * 3600
 SEEN_EVERY = 60
 TOKEN_PREFIX = "tbapi_"  # noqa: S105 - it is what tells a token from a password
 _HASHER = PasswordHasher()
-# Each takes 64 MiB and a core for a moment; those who are many wait for each other.
+# Each takes 64 MiB and a core for a moment; a few wait for each other, and the rest are sent away: those who answer
+# them answer devices, too.
 _HASHING = threading.BoundedSemaphore(2)
+_LOGGING_IN = threading.BoundedSemaphore(8)
+AGAIN_SECONDS = 5
 
 
 class Role(enum.IntEnum):
@@ -111,8 +114,17 @@ def log_in(database: Database, tenant: str, name: str, password: str, address: s
     """A new login and the secret for its cookie. What is wrong with a try nobody is told, nor by how long it took.
 
     Each try counts as a failure before anything is computed, so that many at once are no more than one after the other;
-    and nothing is locked while it is computed.
+    and nothing is locked while it is computed. TooOften, also where very many try at this moment: that counts as none.
     """
+    if not _LOGGING_IN.acquire(blocking=False):
+        raise TooOften("very many log in at this moment", AGAIN_SECONDS)
+    try:
+        return _log_in(database, tenant, name, password, address)
+    finally:
+        _LOGGING_IN.release()
+
+
+def _log_in(database: Database, tenant: str, name: str, password: str, address: str) -> tuple[Login, str]:
     now = int(time.time())
     held = throttle.keys(tenant, name, address)
     with database.writing() as session:

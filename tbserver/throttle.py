@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from tbserver.database import insert_into
 from tbserver.records import Throttle
 from tbserver.refusals import TooOften
 
@@ -37,9 +38,12 @@ def check(session: Session, held: Sequence[str], now: int) -> None:
 def count_failure(session: Session, held: dict[str, str], now: int) -> None:
     """Remember a failure; each one more doubles the wait."""
     for kind, key in sorted(held.items(), key=lambda item: item[1]):
-        row = session.get(Throttle, key, with_for_update=True)
-        if row is None or row.since < now - FORGOTTEN:
-            row = session.merge(Throttle(key=key, failures=0, since=now, until=0))
+        # Of two first failures at once one makes the row.
+        new = insert_into(session, Throttle).values(key=key, failures=0, since=now, until=0)
+        session.execute(new.on_conflict_do_nothing())
+        row = session.get_one(Throttle, key, with_for_update=True)
+        if row.since < now - FORGOTTEN:
+            row.failures, row.until = 0, 0
         row.failures += 1
         row.since = now
         beyond = row.failures - FREE[kind]
