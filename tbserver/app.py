@@ -20,6 +20,7 @@ from tbserver.limits import Limits
 from tbserver.pages import sheet
 from tbserver.refusals import TooOften
 from tbserver.server import Server
+from tbserver.store import AwayError
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def create_app(server: Server) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _not_valid)
     app.add_exception_handler(HTTPException, _plain)
     app.add_exception_handler(DBAPIError, _away)
+    app.add_exception_handler(AwayError, _store_away)
     return app
 
 
@@ -131,3 +133,8 @@ def _away(request: Request, error: Exception) -> Response:
     log.error("%s %s: the database does not answer: %s", request.method, request.url.path, first_line(error))
     wait = {"Retry-After": str(RETRY_SECONDS)}
     return _said(request, 503, "the database does not answer; nothing was changed", "Try again soon.", **wait)
+
+
+def _store_away(request: Request, error: Exception) -> Response:
+    """The store of artifacts does not answer: the same."""
+    return _said(request, 503, str(error), "Try again soon.", **{"Retry-After": str(RETRY_SECONDS)})

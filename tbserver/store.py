@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -14,11 +15,29 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from tbdiff.errors import Failed, Rejected
 
+log = logging.getLogger(__name__)
 PIECE = 1 << 18
 
 
+class AwayError(OSError):
+    """The store does not answer, or not as it should."""
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except BaseError as error:
+        # The reason may name places that are nobody's business but the administrator's.
+        log.error("the store of artifacts: %s", _line(error))
+        raise AwayError("the store of artifacts does not answer as it should") from None
+
+
 class Store:
-    """Objects by their keys; they appear as a whole. Addresses: file:///DIRECTORY or s3://BUCKET/PREFIX."""
+    """Objects by their keys; they appear as a whole. Addresses: file:///DIRECTORY or s3://BUCKET/PREFIX.
+
+    All raise AwayError where the store does not do what it is asked for.
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -35,17 +54,19 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Keep a few bytes."""
-        obstore.put(self._inner, key, data)
+        with _answering():
+            obstore.put(self._inner, key, data)
 
     def put_file(self, key: str, path: Path) -> None:
         """Keep what is in a file."""
-        with path.open("rb") as file:
+        with path.open("rb") as file, _answering():
             obstore.put(self._inner, key, file)
 
     def read(self, key: str, begin: int, end: int) -> Iterator[bytes]:
         """The bytes from `begin` up to `end`, in pieces; FileNotFoundError if the object is not there."""
         while begin < end:
-            piece = bytes(obstore.get_range(self._inner, key, start=begin, end=min(begin + PIECE, end)))
+            with _answering():
+                piece = bytes(obstore.get_range(self._inner, key, start=begin, end=min(begin + PIECE, end)))
             if not piece:
                 raise OSError(f"{key} is shorter than it was")
             begin += len(piece)
@@ -54,19 +75,21 @@ class Store:
     def size(self, key: str) -> int | None:
         """How many bytes an object has; None if it is not there."""
         try:
-            return int(obstore.head(self._inner, key)["size"])
+            with _answering():
+                return int(obstore.head(self._inner, key)["size"])
         except FileNotFoundError:
             return None
 
     def delete(self, key: str) -> None:
         """Remove one object, which may be gone already."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), _answering():
             obstore.delete(self._inner, key)
 
     def remove(self, prefix: str) -> None:
         """Remove all objects whose keys begin with a prefix of whole names."""
-        for found in obstore.list(self._inner, prefix=prefix):
-            obstore.delete(self._inner, [one["path"] for one in found])
+        with _answering():
+            for found in obstore.list(self._inner, prefix=prefix):
+                obstore.delete(self._inner, [one["path"] for one in found])
 
 
 def _line(error: BaseException) -> str:

@@ -69,9 +69,14 @@ def _repeating(act: Callable[[Callable[[], bool]], object], every: float, name: 
     stop = threading.Event()
 
     def go_on() -> None:
-        act(stop.is_set)
-        while not stop.wait(every):
-            act(stop.is_set)
+        while True:
+            try:
+                act(stop.is_set)
+            except Exception:
+                # A fault of ours: what goes on by itself must not end unseen, while everything else answers.
+                log.exception("%s: it is tried again", name)
+            if stop.wait(every):
+                return
 
     thread = threading.Thread(target=go_on, name=name)
     thread.start()

@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tbserver.accounts import Role
-from tbserver.store import Store
+from tbserver.store import AwayError, Store
 from tests.server.harness import Fleet, Person
 from tests.server.images import Works, upload
 
@@ -166,6 +166,21 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.stop()
 
 
+def test_a_store_that_is_away_is_said(small_fleet: Fleet, works: Works) -> None:
+    operator = small_fleet.person(Role.OPERATOR)
+    place = small_fleet.server.settings.data / "artifacts/uploads/1"
+    place.parent.mkdir()
+    # No directory, where one has to be.
+    place.write_bytes(b"")
+    data = works.image("1.0").read_bytes()
+    begun = operator.post("/uploads", digest=hashlib.sha256(data).hexdigest(), size=len(data))
+    answer = operator.ask("PATCH", f"/uploads/{begun['id']}?offset=0", content=data)
+    assert (answer.status_code, "the store of artifacts" in answer.text) == (503, True)
+    assert str(small_fleet.server.settings.data) not in answer.text
+    place.unlink()
+    assert upload(operator, data)[0] == 409
+
+
 @pytest.mark.parametrize("kind", ["directory", "s3"])
 def test_a_store_keeps_what_it_is_given(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     store = Store(request.getfixturevalue("s3") if kind == "s3" else (tmp_path / "objects").as_uri())
@@ -182,3 +197,5 @@ def test_a_store_keeps_what_it_is_given(kind: str, tmp_path: Path, request: pyte
     assert [store.size(f"uploads/1/{one}") for one in ("x/0", "x/1", "xy/0")] == [None, None, 5]
     with pytest.raises(FileNotFoundError):
         list(store.read("nothing", 0, 1))
+    with pytest.raises(AwayError):
+        list(store.read("artifacts/1/a", len(data) + 1, len(data) + 2))

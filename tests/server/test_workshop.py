@@ -146,6 +146,11 @@ def _damage(server: Server, depot: Depot) -> None:
     path.write_bytes(content)
 
 
+def _shorten(server: Server, depot: Depot) -> None:
+    (image,) = depot.operator.get(f"/releases/{depot.releases['1.1']['id']}")["artifacts"]
+    os.truncate(server.settings.data / "artifacts" / key_of(1, image["digest"]), 0)
+
+
 def _distrust(_: Server, depot: Depot) -> None:
     admin = depot.fleet.person(Role.ADMIN, name="another")
     admin.ask("DELETE", f"/keys/{admin.get('/keys')['items'][0]['id']}")
@@ -162,6 +167,7 @@ def _nothing(_: Server, __: Depot) -> None:
         ({"seconds": 0}, _nothing, "it takes longer than 0 seconds"),
         ({"encoders": "/nonexistent"}, _nothing, "/nonexistent"),
         ({}, _damage, "damaged"),
+        ({}, _shorten, "the store of artifacts does not answer as it should"),
         ({}, _distrust, "no key is trusted here"),
     ],
 )
