@@ -176,3 +176,22 @@ def _first(errors: list[Any]) -> str:
     """The first thing that is wrong, in one line."""
     where = ".".join(str(part) for part in errors[0]["loc"])
     return f"{where[:SHOWN]}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
+
+
+_WORD = "holds at most 100 letters, digits and . _ + ~ : @ -, and begins with a letter or digit"
+# What an option is, where what was said is not: the words of a pattern.
+_RULES = {
+    "name": "--name is text in one line, of at most 200 characters",
+    "release": f"--release {_WORD}",
+    "device_types": f"--device-type {_WORD}",
+}
+
+
+def misnamed(error: ValueError) -> str:
+    """What is wrong with what options said of an image."""
+    errors = getattr(error, "errors", None)
+    if errors is None:
+        return str(error)
+    first = errors(include_url=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else ""
+    return _RULES.get(field) or f"--{field.replace('_', '-')}: {first['msg']}"

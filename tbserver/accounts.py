@@ -19,7 +19,7 @@ from tbserver import audit, throttle
 from tbserver.database import Database
 from tbserver.records import Account, ApiToken, Login, Tenant
 from tbserver.refusals import NotKnown, NotThere, NotValid, Refusal, TooOften
-from tbserver.tokens import create_secret, digest
+from tbserver.tokens import create_secret, digest, ends
 
 DEFAULT_TENANT = "default"
 FIRST_ACCOUNT = "admin"
@@ -330,7 +330,7 @@ def create_local_token(session: Session, tenant: str, name: str, role: Role, day
     account, _ = create_account(session, there.id, audit.SERVER, name, role)
     account.must_change = False
     caller = Caller(there.id, "", account.id, name, role)
-    return create_token(session, caller, name, role, int(time.time()) + days * 86400)[1]
+    return create_token(session, caller, name, role, ends(days))[1]
 
 
 def create_token(session: Session, caller: Caller, name: str, role: Role, expires: int | None) -> tuple[ApiToken, str]:

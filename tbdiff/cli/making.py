@@ -14,7 +14,6 @@ from tbdiff import progress, show
 from tbdiff.cli.terminal import (
     as_json_option,
     delta_option,
-    invalid,
     keys_option,
     notice,
     platform_option,
@@ -27,6 +26,7 @@ from tbdiff.cli.terminal import (
 )
 from tbdiff.completion import directories, files
 from tbdiff.errors import Rejected
+from tbdiff.manifest import misnamed
 
 
 def encoders_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -118,7 +118,7 @@ def create(trees: tuple[str, ...], out: str, full: bool, legacy: bool, as_json: 
                 notice=notice,
             )
     except ValueError as error:
-        raise click.UsageError(invalid(error)) from None
+        raise click.UsageError(misnamed(error)) from None
     _say_made(Path(out), manifest, as_json, signed=key is not None)
 
 
@@ -228,7 +228,7 @@ def convert(
 
             sign_tarball(out, key, **said)
     except ValueError as error:
-        raise click.UsageError(invalid(error)) from None
+        raise click.UsageError(misnamed(error)) from None
     tree, written = listing.digest.hex(), out.stat().st_size
     if as_json:
         print_json({"image": str(out), "size": written, "tree": tree, "signature": f"{out}.sig" if key else None})

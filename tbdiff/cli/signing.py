@@ -10,8 +10,9 @@ import click
 
 from tbdiff import rotation
 from tbdiff.cli.statements import say
-from tbdiff.cli.terminal import as_json_option, invalid, print_json
+from tbdiff.cli.terminal import as_json_option, print_json
 from tbdiff.dsse import Algorithm
+from tbdiff.manifest import misnamed
 from tbdiff.rotation import Wish
 from tbdiff.signature import create_key
 
@@ -64,7 +65,7 @@ def sign(image: Path, key: Path, delta: bool, as_json: bool, **said: Any) -> Non
                 "tbdiff: what an image says of itself was fixed when it was made; only its signature is new", err=True
             )
     except ValueError as error:
-        raise click.UsageError(invalid(error)) from None
+        raise click.UsageError(misnamed(error)) from None
     if as_json:
         print_json({"image": str(image), "signature": str(place)})
     else:

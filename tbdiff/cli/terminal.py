@@ -54,25 +54,6 @@ def print_json(fields: dict[str, Any]) -> None:
     click.echo(json.dumps({"format_version": show.FORMAT_VERSION} | fields, ensure_ascii=False))
 
 
-_WORD = "holds at most 100 letters, digits and . _ + ~ : @ -, and begins with a letter or digit"
-# What an option is, where what was said is not: the words of a pattern.
-_RULES = {
-    "name": "--name is text in one line, of at most 200 characters",
-    "release": f"--release {_WORD}",
-    "device_types": f"--device-type {_WORD}",
-}
-
-
-def invalid(error: ValueError) -> str:
-    """What is wrong with what was said of an image."""
-    errors = getattr(error, "errors", None)
-    if errors is None:
-        return str(error)
-    first = errors(include_url=False)[0]
-    field = str(first["loc"][0]) if first["loc"] else ""
-    return _RULES.get(field) or f"--{field.replace('_', '-')}: {first['msg']}"
-
-
 def say_if_unchecked(keys: Path | None) -> None:
     if keys is None:
         click.echo("tbdiff: no --keys were given, so nobody's signature was asked for", err=True)

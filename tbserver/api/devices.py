@@ -17,11 +17,10 @@ from tbserver.api.shapes import Moment, Name, Order, Shape
 from tbserver.paging import Asked, Page, Paging, read_page
 from tbserver.records import Assignment, AutoConfirm, Device, DeviceToken, Group, Member, Report, Rollout
 from tbserver.refusals import NotThere
-from tbserver.tokens import create_secret
+from tbserver.tokens import create_secret, ends
 from tbupdate.protocol import ControllerId
 
 router = APIRouter(tags=["devices"])
-DAY = 24 * 3600
 REPORTS = 50
 
 
@@ -235,7 +234,7 @@ def create_device_token(server: Here, caller: Admin, given: NewDeviceToken) -> D
             digest=kept,
             controller=given.controller if given.kind == "enrolment" else None,
             created=now,
-            expires=now + given.days * DAY if given.days else None,
+            expires=ends(given.days),
         )
         session.add(row)
         session.flush()

@@ -33,14 +33,19 @@ class NewRollout(Order):
     plan: Plan = Plan()
 
 
-class PhaseShown(Shape):
-    """How many devices of a phase are how far."""
+class Stages(Shape):
+    """How many devices are how far."""
 
     waiting: int
     busy: int
     succeeded: int
     failed: int
     lost: int
+
+
+class PhaseShown(Stages):
+    """The same of one phase, and how many it has."""
+
     total: int
 
 
@@ -66,15 +71,10 @@ class RolloutShown(Shape):
     undone_by: int | None = None
 
 
-class Point(Shape):
-    """How far a rollout was at a moment."""
+class Point(Stages):
+    """The same of all phases, at a moment."""
 
     at: Moment
-    waiting: int
-    busy: int
-    succeeded: int
-    failed: int
-    lost: int
 
 
 class RolloutWhole(Shape):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import pydantic
@@ -16,10 +15,10 @@ from tbserver.api.shapes import Moment, Name, Order, RoleWord, Shape
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import ApiToken
 from tbserver.refusals import NotThere
+from tbserver.tokens import ends
 
 router = APIRouter(tags=["tokens"])
 DAYS_MOST = 3650
-DAY = 24 * 3600
 
 
 class Token(Shape):
@@ -63,9 +62,8 @@ def list_tokens(server: Here, caller: Viewer, paging: Paging) -> Page[Token]:
 @router.post("/tokens", status_code=201)
 def create_token(server: Here, caller: Viewer, given: NewToken) -> NewTokenMade:
     """Make a token that acts for who makes it."""
-    expires = int(time.time()) + given.days * DAY if given.days else None
     with server.database.writing() as session:
-        token, secret = accounts.create_token(session, caller, given.name, Role.of(given.role), expires)
+        token, secret = accounts.create_token(session, caller, given.name, Role.of(given.role), ends(given.days))
         return NewTokenMade(token=Token.model_validate(token), secret=secret)
 
 

@@ -12,7 +12,7 @@ import click
 import pydantic
 
 from tbdiff.completion import directories, files
-from tbdiff.manifest import Line, Word
+from tbdiff.manifest import Target, misnamed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,16 +71,11 @@ def everywhere(command: F) -> F:
 
 def check_called(name: str | None, release: str | None, types: Sequence[str] = ()) -> None:
     """Refuse what no image could be called, or be for: what is made here may be exported."""
-    word = "holds letters, digits and . _ + ~ : @ - only, and begins with a letter or digit"
-    for option, said, form, rule in (
-        ("--name", name, Line, "is text in one line, of at most 200 characters"),
-        ("--release", release, Word, word),
-        *(("--device-type", each or " ", Word, word) for each in types),
-    ):
-        try:
-            pydantic.TypeAdapter(form).validate_python(said or "x", strict=True)
-        except pydantic.ValidationError:
-            raise click.UsageError(f"{option} {rule}") from None
+    said = {"name": name, "release": release, "device_types": tuple(types)}
+    try:
+        Target.model_validate({key: value for key, value in said.items() if value})
+    except pydantic.ValidationError as error:
+        raise click.UsageError(misnamed(error)) from None
 
 
 def settings() -> Settings:
