@@ -119,7 +119,9 @@ def test_what_devices_say_is_text_on_every_page(small_fleet: Fleet) -> None:
     park.tend()
     for controller, action in park.poll():
         park.tell(controller, action, "failure")
-    held = {"device_id": number, "release_id": park.release_id, "rollout_id": rollout}
+    group = park.operator.post("/groups", name="<script>alert(1)</script>")["id"]
+    assert park.operator.ask("PUT", f"/groups/{group}/devices/{number}").status_code == 204
+    held = {"device_id": number, "release_id": park.release_id, "rollout_id": rollout, "group_id": group}
     admin = small_fleet.person(Role.ADMIN)
     seen = ""
     for route in PAGES:

@@ -10,6 +10,7 @@ from typing import Any
 import hypothesis
 from sqlalchemy import select, update
 
+from tbdiff.manifest import Target
 from tbserver import devices, filters, progress, selection, steering, tallies, tending
 from tbserver.accounts import Role
 from tbserver.records import Artifact, Assignment, Device, Group, Member, Release, Rollout, Tenant
@@ -36,7 +37,7 @@ class Park:
         row = Release(
             tenant_id=1,
             tree=version,
-            statement=b"",
+            statement=Target(name="demo", release=version).to_bytes(),
             name="demo",
             version=version,
             epoch=0,
