@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
 from tbserver import devices, files, statements, steering
+from tbserver.api.shapes import Number
 from tbserver.asking import PLACE, Asking, Device_, Unanswered
 from tbserver.records import Artifact, Assignment, AutoConfirm, Device
 from tbserver.refusals import NotThere
@@ -322,7 +323,7 @@ def enrol(asking: Device_, body: Body) -> Response:
 
 
 @router.api_route("/softwaremodules/{artifact_id}/artifacts/{name}", methods=["GET", "HEAD"])
-def download(asking: Device_, request: Request, artifact_id: int, name: str) -> Response:
+def download(asking: Device_, request: Request, artifact_id: Number, name: str) -> Response:
     """A file that the device needs for what it is at."""
 
     def look(session: Session, device: Device) -> tuple[Artifact, int]:

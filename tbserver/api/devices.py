@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from tbserver import audit, devices, filters, selection, steering, tallies
 from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.accounts import Caller
-from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, Shape
 from tbserver.paging import Asked, Page, Paging, read_page
 from tbserver.records import Assignment, AutoConfirm, Device, DeviceToken, Group, Member, Report, Rollout
 from tbserver.refusals import NotThere
@@ -153,7 +153,7 @@ def count_devices(server: Here, caller: Viewer) -> Counted:
 
 
 @router.get("/devices/{device_id}")
-def show_device(server: Here, caller: Viewer, device_id: int) -> DeviceWhole:
+def show_device(server: Here, caller: Viewer, device_id: Number) -> DeviceWhole:
     """A device, and what it is waiting for."""
     now = int(time.time())
     with server.database.reading() as session:
@@ -194,7 +194,7 @@ def _todo(session: Session, device: Device, now: int) -> list[Todo]:
 
 
 @router.patch("/devices/{device_id}")
-def change_device(server: Here, caller: Operator, device_id: int, given: Change) -> DeviceShown:
+def change_device(server: Here, caller: Operator, device_id: Number, given: Change) -> DeviceShown:
     """Let a device ask no more, or again."""
     with server.database.writing() as session:
         device = get(session, caller, device_id)
@@ -203,7 +203,7 @@ def change_device(server: Here, caller: Operator, device_id: int, given: Change)
         return DeviceShown.model_validate(device)
 
 
-def get(session: Session, caller: Caller, device_id: int) -> Device:
+def get(session: Session, caller: Caller, device_id: Number) -> Device:
     """A device of the caller's tenant; NotThere."""
     query = select(Device).where(Device.id == device_id, Device.tenant_id == caller.tenant_id)
     device = session.scalar(query)
@@ -245,7 +245,7 @@ def create_device_token(server: Here, caller: Admin, given: NewDeviceToken) -> D
 
 
 @router.delete("/device-tokens/{device_token_id}", status_code=204)
-def revoke_device_token(server: Here, caller: Admin, device_token_id: int) -> None:
+def revoke_device_token(server: Here, caller: Admin, device_token_id: Number) -> None:
     """End a token for devices; devices that became known by it stay so."""
     with server.database.writing() as session:
         query = delete(DeviceToken).where(DeviceToken.id == device_token_id, DeviceToken.tenant_id == caller.tenant_id)

@@ -16,7 +16,7 @@ from tbserver.access import Here, Operator, Viewer
 from tbserver.accounts import Caller
 from tbserver.api import devices
 from tbserver.api.devices import DeviceShown
-from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, Shape
 from tbserver.database import insert_into
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import Device, Group, Member
@@ -78,14 +78,14 @@ def create_group(server: Here, caller: Operator, given: NewGroup) -> GroupShown:
 
 
 @router.get("/groups/{group_id}")
-def show_group(server: Here, caller: Viewer, group_id: int) -> GroupShown:
+def show_group(server: Here, caller: Viewer, group_id: Number) -> GroupShown:
     """A group."""
     with server.database.reading() as session:
         return GroupShown.model_validate(_get(session, caller, group_id))
 
 
 @router.delete("/groups/{group_id}", status_code=204)
-def remove_group(server: Here, caller: Operator, group_id: int) -> None:
+def remove_group(server: Here, caller: Operator, group_id: Number) -> None:
     """Remove a group; its devices stay. A filter that names it means nobody by that any more."""
     with server.database.writing() as session:
         row = _get(session, caller, group_id)
@@ -94,7 +94,7 @@ def remove_group(server: Here, caller: Operator, group_id: int) -> None:
 
 
 @router.get("/groups/{group_id}/devices")
-def list_members(server: Here, caller: Viewer, group_id: int, paging: Paging) -> Page[DeviceShown]:
+def list_members(server: Here, caller: Viewer, group_id: Number, paging: Paging) -> Page[DeviceShown]:
     """The devices of a group, by their numbers."""
     with server.database.reading() as session:
         inside = select(Member.device_id).where(Member.group_id == _get(session, caller, group_id).id)
@@ -103,7 +103,7 @@ def list_members(server: Here, caller: Viewer, group_id: int, paging: Paging) ->
 
 
 @router.post("/groups/{group_id}/devices", status_code=204)
-def put_many_into_group(server: Here, caller: Operator, group_id: int, given: NewMembers) -> None:
+def put_many_into_group(server: Here, caller: Operator, group_id: Number, given: NewMembers) -> None:
     """Put devices into a group, all of them or, if one is not known, none."""
     with server.database.writing() as session:
         row = _get(session, caller, group_id)
@@ -118,7 +118,7 @@ def put_many_into_group(server: Here, caller: Operator, group_id: int, given: Ne
 
 
 @router.put("/groups/{group_id}/devices/{device_id}", status_code=204)
-def put_into_group(server: Here, caller: Operator, group_id: int, device_id: int) -> None:
+def put_into_group(server: Here, caller: Operator, group_id: Number, device_id: Number) -> None:
     """Put a device into a group."""
     with server.database.writing() as session:
         row = _get(session, caller, group_id)
@@ -138,7 +138,7 @@ def _put(session: Session, caller: Caller, row: Group, known: dict[str, int]) ->
 
 
 @router.delete("/groups/{group_id}/devices/{device_id}", status_code=204)
-def take_from_group(server: Here, caller: Operator, group_id: int, device_id: int) -> None:
+def take_from_group(server: Here, caller: Operator, group_id: Number, device_id: Number) -> None:
     """Take a device out of a group."""
     with server.database.writing() as session:
         row = _get(session, caller, group_id)
@@ -147,7 +147,7 @@ def take_from_group(server: Here, caller: Operator, group_id: int, device_id: in
         audit.note(session, caller.tenant_id, caller.name, "group.remove", row.name, device=device.controller)
 
 
-def _get(session: Session, caller: Caller, group_id: int) -> Group:
+def _get(session: Session, caller: Caller, group_id: Number) -> Group:
     found = session.scalar(select(Group).where(Group.id == group_id, Group.tenant_id == caller.tenant_id))
     if found is None:
         raise NotThere("there is no such group")

@@ -14,7 +14,7 @@ from tbserver import artifacts, audit, demand, tending
 from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.api.contents import NewsShown, Sized, manifest_of, news_of, sizes_of
 from tbserver.api.deltas import DeltaShown, deltas_of
-from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, Shape
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import Artifact, Release, TrustedKey
 from tbserver.refusals import NotThere, Refusal
@@ -133,7 +133,7 @@ def trust_key(server: Here, caller: Admin, given: NewKey) -> Key:
 
 
 @router.delete("/keys/{key_id}", status_code=204)
-def distrust_key(server: Here, caller: Admin, key_id: int) -> None:
+def distrust_key(server: Here, caller: Admin, key_id: Number) -> None:
     """Trust a key no more; what it answered for stays."""
     with server.database.writing() as session:
         query = delete(TrustedKey).where(TrustedKey.id == key_id, TrustedKey.tenant_id == caller.tenant_id)
@@ -195,7 +195,7 @@ class ReleaseChange(Order):
 
 
 @router.patch("/releases/{release_id}")
-def change_release(server: Here, caller: Operator, release_id: int, given: ReleaseChange) -> ReleaseShown:
+def change_release(server: Here, caller: Operator, release_id: Number, given: ReleaseChange) -> ReleaseShown:
     """Withdraw a release: its rollouts end, and no new one is made; or allow it again."""
     with server.database.writing() as session:
         row = tending.withdraw(session, caller, release_id, withdrawn=given.withdrawn)
@@ -203,7 +203,7 @@ def change_release(server: Here, caller: Operator, release_id: int, given: Relea
 
 
 @router.get("/releases/{release_id}")
-def show_release(server: Here, caller: Viewer, release_id: int) -> ReleaseWithArtifacts:
+def show_release(server: Here, caller: Viewer, release_id: Number) -> ReleaseWithArtifacts:
     """A release: what is in it, and the artifacts that lead to it."""
     with server.database.reading() as session:
         query = select(Release).where(Release.id == release_id, Release.tenant_id == caller.tenant_id)

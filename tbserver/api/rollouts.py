@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from tbserver import audit, enlisting, progress, steering, tending
 from tbserver.access import Approver, Here, Operator, Viewer
-from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, Shape
 from tbserver.filters import LENGTH_MAX
 from tbserver.paging import Asked, Page, Paging, read_page
 from tbserver.records import Account, Assignment, Device, Release, Rollout
@@ -28,7 +28,7 @@ class NewRollout(Order):
     """A release to be brought to the devices that a filter means."""
 
     name: Name
-    release_id: int
+    release_id: Number
     filter: Annotated[str, pydantic.Field(max_length=LENGTH_MAX)] = ""
     plan: Plan = Plan()
 
@@ -132,7 +132,7 @@ def count_meant(
     server: Here,
     caller: Viewer,
     filter: Annotated[str, Query(max_length=LENGTH_MAX)] = "",
-    release_id: int | None = None,
+    release_id: Number | None = None,
 ) -> Meant:
     """How many devices a filter means (for a release, those of its types), as far as they are worth counting."""
     with server.database.reading() as session:
@@ -144,14 +144,16 @@ def count_meant(
 
 
 @router.get("/rollouts/{rollout_id}")
-def show_rollout(server: Here, caller: Viewer, rollout_id: int) -> RolloutWhole:
+def show_rollout(server: Here, caller: Viewer, rollout_id: Number) -> RolloutWhole:
     """A rollout, and how far its devices are."""
     with server.database.reading() as session:
         return _whole(session, tending.get(session, caller, rollout_id))
 
 
 @router.get("/rollouts/{rollout_id}/devices")
-def list_takers(server: Here, caller: Viewer, rollout_id: int, asked: Annotated[ListedTakers, Query()]) -> Page[Taker]:
+def list_takers(
+    server: Here, caller: Viewer, rollout_id: Number, asked: Annotated[ListedTakers, Query()]
+) -> Page[Taker]:
     """The devices of a rollout, and how each of them stands."""
     now = int(time.time())
     with server.database.reading() as session:
@@ -175,42 +177,42 @@ def _taker(session: Session, one: Assignment, now: int) -> Taker:
 
 
 @router.post("/rollouts/{rollout_id}/approve")
-def approve_rollout(server: Here, caller: Approver, rollout_id: int) -> RolloutWhole:
+def approve_rollout(server: Here, caller: Approver, rollout_id: Number) -> RolloutWhole:
     """Let a rollout begin that somebody else made."""
     with server.database.writing() as session:
         return _whole(session, tending.approve(session, caller, rollout_id))
 
 
 @router.post("/rollouts/{rollout_id}/pause")
-def pause_rollout(server: Here, caller: Operator, rollout_id: int) -> RolloutWhole:
+def pause_rollout(server: Here, caller: Operator, rollout_id: Number) -> RolloutWhole:
     """Offer nothing more for the time being."""
     with server.database.writing() as session:
         return _whole(session, tending.pause(session, caller, rollout_id))
 
 
 @router.post("/rollouts/{rollout_id}/resume")
-def resume_rollout(server: Here, caller: Operator, rollout_id: int) -> RolloutWhole:
+def resume_rollout(server: Here, caller: Operator, rollout_id: Number) -> RolloutWhole:
     """Go on."""
     with server.database.writing() as session:
         return _whole(session, tending.resume(session, caller, rollout_id))
 
 
 @router.post("/rollouts/{rollout_id}/cancel")
-def cancel_rollout(server: Here, caller: Operator, rollout_id: int) -> RolloutWhole:
+def cancel_rollout(server: Here, caller: Operator, rollout_id: Number) -> RolloutWhole:
     """End it; who runs the release keeps it."""
     with server.database.writing() as session:
         return _whole(session, tending.cancel(session, caller, rollout_id))
 
 
 @router.post("/rollouts/{rollout_id}/retry")
-def retry_rollout(server: Here, caller: Operator, rollout_id: int) -> RolloutWhole:
+def retry_rollout(server: Here, caller: Operator, rollout_id: Number) -> RolloutWhole:
     """Let devices try again that failed or were lost."""
     with server.database.writing() as session:
         return _whole(session, tending.retry(session, caller, rollout_id))
 
 
 @router.post("/rollouts/{rollout_id}/rollback", status_code=201)
-def take_rollout_back(server: Here, caller: Operator, rollout_id: int) -> RolloutWhole:
+def take_rollout_back(server: Here, caller: Operator, rollout_id: Number) -> RolloutWhole:
     """Bring all devices that took it back to what they ran before: by a rollout of its own, which is the answer."""
     with server.database.writing() as session:
         row = tending.get(session, caller, rollout_id, locked=True)

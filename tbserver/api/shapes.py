@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
+import annotated_types
 import pydantic
 
 from tbserver.accounts import Role
@@ -35,4 +36,6 @@ class Order(pydantic.BaseModel):
 # A moment: seconds in the records, text as 2026-01-31T12:00:00Z in the API.
 Moment = Annotated[int, pydantic.PlainSerializer(_written, return_type=str)]
 Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=64), pydantic.AfterValidator(_is_text)]
+# Of a thing: no database has a higher one.
+Number = Annotated[int, annotated_types.Ge(0), annotated_types.Lt(1 << 63)]
 RoleWord = Annotated[str, pydantic.AfterValidator(lambda word: Role.of(word).word)]

@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from tbserver import accounts, audit
 from tbserver.access import Here, Viewer
 from tbserver.accounts import Role
-from tbserver.api.shapes import Moment, Name, Order, RoleWord, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, RoleWord, Shape
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import ApiToken
 from tbserver.refusals import NotThere
@@ -68,7 +68,7 @@ def create_token(server: Here, caller: Viewer, given: NewToken) -> NewTokenMade:
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
-def revoke_token(server: Here, caller: Viewer, token_id: int) -> None:
+def revoke_token(server: Here, caller: Viewer, token_id: Number) -> None:
     """End a token, one's own; an admin any."""
     with server.database.writing() as session:
         query = delete(ApiToken).where(ApiToken.id == token_id, ApiToken.tenant_id == caller.tenant_id)

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from tbserver import accounts
 from tbserver.access import Admin, Here
 from tbserver.accounts import Role
-from tbserver.api.shapes import Moment, Name, Order, RoleWord, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, RoleWord, Shape
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import Account
 
@@ -73,7 +73,7 @@ def create_user(server: Here, caller: Admin, given: NewUser) -> NewUserMade:
 
 
 @router.patch("/users/{user_id}")
-def change_user(server: Here, caller: Admin, user_id: int, given: Change) -> User:
+def change_user(server: Here, caller: Admin, user_id: Number, given: Change) -> User:
     """Give an account another role, close it, or open it again."""
     with server.database.writing() as session:
         role = Role.of(given.role) if given.role else None
@@ -81,7 +81,7 @@ def change_user(server: Here, caller: Admin, user_id: int, given: Change) -> Use
 
 
 @router.post("/users/{user_id}/password")
-def reset_password(server: Here, caller: Admin, user_id: int) -> Password:
+def reset_password(server: Here, caller: Admin, user_id: Number) -> Password:
     """Make a new password for an account; whoever is logged in with it is so no more."""
     with server.database.writing() as session:
         return Password(password=accounts.reset_password(session, caller, user_id))

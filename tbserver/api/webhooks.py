@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select
 
 from tbserver import audit, webhooks
 from tbserver.access import Admin, Here
-from tbserver.api.shapes import Moment, Name, Order, Shape
+from tbserver.api.shapes import Moment, Name, Number, Order, Shape
 from tbserver.paging import Page, Paging, read_page
 from tbserver.records import Notice, Webhook
 from tbserver.refusals import NotThere, Refusal
@@ -80,7 +80,7 @@ def create_webhook(server: Here, caller: Admin, given: NewHook) -> NewHookMade:
 
 
 @router.delete("/webhooks/{webhook_id}", status_code=204)
-def remove_webhook(server: Here, caller: Admin, webhook_id: int) -> None:
+def remove_webhook(server: Here, caller: Admin, webhook_id: Number) -> None:
     """Let an address be told nothing more, also of what it was not told yet."""
     with server.database.writing() as session:
         found = session.scalar(

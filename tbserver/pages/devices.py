@@ -10,6 +10,7 @@ from fastapi import Form as Sent
 from tbserver.access import Here, Operator, Viewer
 from tbserver.api import devices
 from tbserver.api.devices import ListedDevices
+from tbserver.api.shapes import Number
 from tbserver.pages.sheet import Form, go, show
 from tbserver.paging import Page
 from tbserver.refusals import NotValid
@@ -38,13 +39,13 @@ def list_devices(server: Here, request: Request, caller: Viewer, asked: Annotate
 
 
 @router.get("/devices/{device_id}")
-def show_device(server: Here, request: Request, caller: Viewer, device_id: int) -> Response:
+def show_device(server: Here, request: Request, caller: Viewer, device_id: Number) -> Response:
     """One device: what it runs, what it is to do and why not yet, what it said."""
     return show(request, caller, "device.html", whole=devices.show_device(server, caller, device_id))
 
 
 @router.post("/devices/{device_id}")
-def change_device(server: Here, caller: Operator, device_id: int, given: Annotated[Change, Sent()]) -> Response:
+def change_device(server: Here, caller: Operator, device_id: Number, given: Annotated[Change, Sent()]) -> Response:
     """Let a device ask no more, or again."""
     devices.change_device(server, caller, device_id, devices.Change(revoked=given.revoked == "yes"))
     return go(f"/devices/{device_id}")

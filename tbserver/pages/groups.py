@@ -10,6 +10,7 @@ from fastapi import Form as Sent
 from tbserver.access import Here, Operator, Viewer
 from tbserver.accounts import Caller
 from tbserver.api import groups
+from tbserver.api.shapes import Number
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
 from tbserver.refusals import Refusal
@@ -44,7 +45,7 @@ def create_group(server: Here, caller: Operator, given: Annotated[NewGroup, Sent
 
 
 @router.get("/groups/{group_id}")
-def show_group(server: Here, request: Request, caller: Viewer, group_id: int, paging: Paging) -> Response:
+def show_group(server: Here, request: Request, caller: Viewer, group_id: Number, paging: Paging) -> Response:
     """One group, and the devices in it."""
     return _shown(server, request, caller, group_id, paging)
 
@@ -53,7 +54,7 @@ def _shown(
     server: Server,
     request: Request,
     caller: Caller,
-    group_id: int,
+    group_id: Number,
     paging: Asked,
     given: str = "",
     error: Refusal | None = None,
@@ -67,7 +68,7 @@ def _shown(
 
 @router.post("/groups/{group_id}/devices")
 def put_into_group(
-    server: Here, request: Request, caller: Operator, group_id: int, given: Annotated[NewMembers, Sent()]
+    server: Here, request: Request, caller: Operator, group_id: Number, given: Annotated[NewMembers, Sent()]
 ) -> Response:
     """Put devices into a group."""
     words = given.devices.replace(",", " ").split()
@@ -79,14 +80,14 @@ def put_into_group(
 
 
 @router.post("/groups/{group_id}/devices/{device_id}/remove")
-def take_from_group(server: Here, caller: Operator, group_id: int, device_id: int) -> Response:
+def take_from_group(server: Here, caller: Operator, group_id: Number, device_id: Number) -> Response:
     """Take a device out of a group."""
     groups.take_from_group(server, caller, group_id, device_id)
     return go(f"/groups/{group_id}")
 
 
 @router.post("/groups/{group_id}/remove")
-def remove_group(server: Here, caller: Operator, group_id: int) -> Response:
+def remove_group(server: Here, caller: Operator, group_id: Number) -> Response:
     """Remove a group."""
     groups.remove_group(server, caller, group_id)
     return go("/groups")

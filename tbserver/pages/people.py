@@ -11,6 +11,7 @@ from fastapi import Form as Sent
 from tbserver.access import Admin, Here, Viewer
 from tbserver.accounts import Caller, Role
 from tbserver.api import audits, devices, tenants, tokens, users, webhooks
+from tbserver.api.shapes import Number
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
 from tbserver.server import Server
@@ -95,7 +96,7 @@ def create_user(server: Here, request: Request, caller: Admin, given: Annotated[
 
 
 @router.post("/users/{user_id}")
-def change_user(server: Here, caller: Admin, user_id: int, given: Annotated[Change, Sent()]) -> Response:
+def change_user(server: Here, caller: Admin, user_id: Number, given: Annotated[Change, Sent()]) -> Response:
     """Give an account another role, close it, or open it again."""
     disabled = None if given.disabled is None else given.disabled == "yes"
     users.change_user(server, caller, user_id, take(users.Change, role=given.role, disabled=disabled))
@@ -103,7 +104,7 @@ def change_user(server: Here, caller: Admin, user_id: int, given: Annotated[Chan
 
 
 @router.post("/users/{user_id}/password")
-def reset_password(server: Here, request: Request, caller: Admin, user_id: int) -> Response:
+def reset_password(server: Here, request: Request, caller: Admin, user_id: Number) -> Response:
     """Make a new password for an account, which is shown once."""
     made = users.reset_password(server, caller, user_id)
     return show(request, caller, "secret.html", what="password", name="", secret=made.password)
@@ -118,7 +119,7 @@ def create_webhook(server: Here, request: Request, caller: Admin, given: Annotat
 
 
 @router.post("/webhooks/{webhook_id}/remove")
-def remove_webhook(server: Here, caller: Admin, webhook_id: int) -> Response:
+def remove_webhook(server: Here, caller: Admin, webhook_id: Number) -> Response:
     """Let an address be told nothing more."""
     webhooks.remove_webhook(server, caller, webhook_id)
     return go("/tokens")
@@ -147,7 +148,7 @@ def create_token(server: Here, request: Request, caller: Viewer, given: Annotate
 
 
 @router.post("/tokens/{token_id}/revoke")
-def revoke_token(server: Here, caller: Viewer, token_id: int) -> Response:
+def revoke_token(server: Here, caller: Viewer, token_id: Number) -> Response:
     """End a token."""
     tokens.revoke_token(server, caller, token_id)
     return go("/tokens")
@@ -166,7 +167,7 @@ def create_device_token(
 
 
 @router.post("/device-tokens/{device_token_id}/revoke")
-def revoke_device_token(server: Here, caller: Admin, device_token_id: int) -> Response:
+def revoke_device_token(server: Here, caller: Admin, device_token_id: Number) -> Response:
     """End a token for devices."""
     devices.revoke_device_token(server, caller, device_token_id)
     return go("/tokens")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from tbserver.api.shapes import Number
 from tbserver.pages.sheet import Form
 from tbserver.refusals import NotValid
 from tbserver.rollout import Phase, Plan, read_phases
@@ -17,7 +18,7 @@ class NewRollout(Form):
     """What the form of a new rollout sends; moments are in UTC."""
 
     name: str = ""
-    release_id: int = 0
+    release_id: Number = 0
     filter: str = ""
     phases: str = "10 %, 50 %, rest"
     success: str = "95"

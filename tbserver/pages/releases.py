@@ -9,6 +9,7 @@ from fastapi import Form as Sent
 
 from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.api import deltas, releases
+from tbserver.api.shapes import Number
 from tbserver.pages.sheet import Form, go, show, take
 from tbserver.paging import Asked, Paging
 
@@ -38,13 +39,13 @@ def list_releases(server: Here, request: Request, caller: Viewer, paging: Paging
 
 
 @router.get("/releases/{release_id}")
-def show_release(server: Here, request: Request, caller: Viewer, release_id: int) -> Response:
+def show_release(server: Here, request: Request, caller: Viewer, release_id: Number) -> Response:
     """A release, and what leads to it."""
     return show(request, caller, "release.html", whole=releases.show_release(server, caller, release_id))
 
 
 @router.post("/releases/{release_id}")
-def change_release(server: Here, caller: Operator, release_id: int, given: Annotated[Change, Sent()]) -> Response:
+def change_release(server: Here, caller: Operator, release_id: Number, given: Annotated[Change, Sent()]) -> Response:
     """Withdraw a release, or allow it again."""
     releases.change_release(server, caller, release_id, releases.ReleaseChange(withdrawn=given.withdrawn == "yes"))
     return go(f"/releases/{release_id}")
@@ -60,7 +61,7 @@ def trust_key(server: Here, caller: Admin, given: Annotated[NewKey, Sent()]) -> 
 
 
 @router.post("/keys/{key_id}/distrust")
-def distrust_key(server: Here, caller: Admin, key_id: int) -> Response:
+def distrust_key(server: Here, caller: Admin, key_id: Number) -> Response:
     """Trust a key no more."""
     releases.distrust_key(server, caller, key_id)
     return go("/releases#keys")

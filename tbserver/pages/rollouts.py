@@ -17,6 +17,7 @@ from tbserver.access import Approver, Here, Operator, Viewer, Watcher
 from tbserver.accounts import Caller
 from tbserver.api import releases, rollouts
 from tbserver.api.rollouts import ListedTakers
+from tbserver.api.shapes import Number
 from tbserver.pages import charts, plans
 from tbserver.pages.plans import NewRollout
 from tbserver.pages.sheet import draw, go, show, take
@@ -49,7 +50,7 @@ def list_rollouts(server: Here, request: Request, caller: Viewer, paging: Paging
 
 
 @router.get("/rollouts/new")
-def plan_rollout(server: Here, request: Request, caller: Operator, release: int = 0, filter: str = "") -> Response:
+def plan_rollout(server: Here, request: Request, caller: Operator, release: Number = 0, filter: str = "") -> Response:
     """The form of a new rollout."""
     return _form(server, request, caller, NewRollout(release_id=release, filter=filter))
 
@@ -76,7 +77,7 @@ def create_rollout(server: Here, request: Request, caller: Operator, given: Anno
 
 @router.get("/rollouts/{rollout_id}")
 def show_rollout(
-    server: Here, request: Request, caller: Viewer, rollout_id: int, asked: Annotated[ListedTakers, Query()]
+    server: Here, request: Request, caller: Viewer, rollout_id: Number, asked: Annotated[ListedTakers, Query()]
 ) -> Response:
     """One rollout, how far it is, and its devices."""
     about = _live(server, caller, rollout_id)
@@ -85,7 +86,7 @@ def show_rollout(
     return show(request, caller, "rollout.html", **about, plan=plans.describe(plan), takers=takers, asked=asked)
 
 
-def _live(server: Server, caller: Caller, rollout_id: int) -> dict[str, Any]:
+def _live(server: Server, caller: Caller, rollout_id: Number) -> dict[str, Any]:
     """What of a rollout changes while one looks at it."""
     whole = rollouts.show_rollout(server, caller, rollout_id)
     one, plan = whole.rollout, Plan.model_validate(whole.rollout.plan)
@@ -120,7 +121,7 @@ def _offers(one: rollouts.RolloutShown, caller: Caller) -> list[str]:
 
 
 @router.get("/rollouts/{rollout_id}/events")
-async def watch_rollout(server: Here, request: Request, caller: Watcher, rollout_id: int) -> Response:
+async def watch_rollout(server: Here, request: Request, caller: Watcher, rollout_id: Number) -> Response:
     """How a rollout goes on, told whenever something of it is new (server-sent events)."""
 
     def look() -> tuple[str, bool]:
@@ -154,14 +155,14 @@ def _event(name: str, text: str) -> str:
 
 
 @router.post("/rollouts/{rollout_id}/approve")
-def approve_rollout(server: Here, caller: Approver, rollout_id: int) -> Response:
+def approve_rollout(server: Here, caller: Approver, rollout_id: Number) -> Response:
     """Let a rollout begin that somebody else made."""
     return go(f"/rollouts/{rollouts.approve_rollout(server, caller, rollout_id).rollout.id}")
 
 
 @router.post("/rollouts/{rollout_id}/{step}")
 def steer_rollout(
-    server: Here, caller: Operator, rollout_id: int, step: Literal["pause", "resume", "cancel", "retry", "rollback"]
+    server: Here, caller: Operator, rollout_id: Number, step: Literal["pause", "resume", "cancel", "retry", "rollback"]
 ) -> Response:
     """Pause a rollout, let it go on, end it, try again, or take it back."""
     return go(f"/rollouts/{_STEERED[step](server, caller, rollout_id).rollout.id}")

@@ -230,6 +230,26 @@ def test_every_page_takes_its_role_and_no_less(small_fleet: Fleet) -> None:
             assert status == 404 or role < least or "{" not in path, (route, role, status)
 
 
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63, -(2**63) - 1])
+def test_numbers_that_no_database_has_are_none(a_fleet: Fleet, number: int) -> None:
+    admin = a_fleet.person(Role.ADMIN)
+    absent = dict.fromkeys(things(a_fleet, 1), number) | {"step": "pause", "name": "nothing"}
+    for route in ROLES:
+        method, path = route.split(" ")
+        if "_id}" in path and "upload" not in path:
+            answer = admin.ask(method, filled(path, absent), json=body(route))
+            assert answer.status_code in (404, 422), (route, answer.text)
+    for route in PAGES:
+        method, path = route.split(" ")
+        if "_id}" in path:
+            answer = admin.open(method, filled(path, absent), data=FORMS.get(route, {}))
+            assert answer.status_code in (404, 422), (route, answer.text)
+    rollout = {"name": "x", "release_id": number}
+    assert admin.ask("POST", "/rollouts", json=rollout).status_code in (404, 422)
+    assert admin.open("POST", "/rollouts", data=rollout).status_code in (200, 404, 422)
+    assert admin.ask("GET", "/rollouts/meant", params={"release_id": number}).status_code in (200, 422)
+
+
 def test_a_page_shows_nothing_of_another_tenant(small_fleet: Fleet) -> None:
     other = small_fleet.tenant("other")
     theirs = things(small_fleet, other) | {"step": "pause", "name": "nothing"}
