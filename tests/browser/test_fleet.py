@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from playwright.sync_api import Page, expect
 
@@ -13,6 +14,8 @@ PLACES = (
     "/",
     "/devices",
     "/devices/1",
+    "/groups",
+    "/groups/1",
     "/releases",
     "/releases/1",
     "/rollouts",
@@ -47,6 +50,21 @@ def upload(site: Site, version: str, base: str | None = None) -> None:
     site.page.get_by_role("button", name="Upload").click()
 
 
+def gather(site: Site, name: str, devices: Sequence[str]) -> None:
+    """Make a group by keyboard alone, and put devices in."""
+    site.open("/groups")
+    site.page.get_by_label("Name").focus()
+    site.page.keyboard.type(name)
+    site.page.keyboard.press("Enter")
+    expect(site.page.get_by_role("heading", level=1, name=name)).to_be_visible()
+    site.page.get_by_label("Ids of devices").focus()
+    site.page.keyboard.type(" ".join(devices))
+    site.page.keyboard.press("Tab")
+    site.page.keyboard.press("Enter")
+    for device in devices:
+        expect(site.page.get_by_role("button", name=f"Take out {device}")).to_be_visible()
+
+
 def badge(page: Page, state: str) -> None:
     expect(page.locator("h1 .badge")).to_have_text(state)
 
@@ -73,6 +91,10 @@ def test_from_the_first_login_to_a_release_that_is_taken_back(site: Site) -> Non
     site.complaints.clear()
 
     site.devices.register(12, ("1.0",))
+    gather(site, "first ones", ("kiosk-0001", "gateway-0002"))
+    page.get_by_role("link", name="Plan a rollout to these").click()
+    page.get_by_role("button", name="Which devices?").click()
+    expect(page.get_by_text("2 devices now")).to_be_visible()
     site.open("/rollouts/new")
     page.get_by_label("Release").select_option(label="2.0 (demo)")
     page.get_by_label("Name").fill("to 2.0")
