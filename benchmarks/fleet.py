@@ -99,16 +99,18 @@ def _measure(server: Server, images: Mapping[str, Path], place: Path, count: int
         newest = session.scalars(select(Release.id).where(Release.version == NEW)).one()
         tending.create(session, caller, f"to {NEW}", newest, "", Plan())
     tending.tend(server.database)
-    web = TestClient(create_app(server))
-    full = _offered(web, fleet)
-    _say("full images only", full, full)
+    # Before the first device asks, as where a rollout has a start or waits for approval.
     begun = time.monotonic()
-    # The server's settings are those that it starts with.
+    # The server's settings are those that it starts with, but for a machine that others use, too.
     patient = replace(server, settings=replace(server.settings, making=replace(server.settings.making, seconds=7200)))
     while workshop.make_next(patient):
         pass
-    made = _offered(web, fleet)
+    taken = time.monotonic() - begun
+    offered = _offered(TestClient(create_app(server)), fleet)
+    full = {device: max(sizes) for device, sizes in offered.items()}
+    made = {device: min(sizes) for device, sizes in offered.items()}
     one_before = {device: made[device] if version == BEFORE else full[device] for device, version in fleet.items()}
+    _say("full images only", full, full)
     _say(f"and a delta {BEFORE} to {NEW}", one_before, full)
     _say("and what the server makes", made, full)
     with server.database.reading() as session:
@@ -116,7 +118,7 @@ def _measure(server: Server, images: Mapping[str, Path], place: Path, count: int
         bases = {row.tree: row.version for row in session.scalars(select(Release))}
     for one in deltas:
         print(f"  {bases[one.base]} to {NEW}: {size(one.size)}")
-    print(f"  made in {time.monotonic() - begun:.0f} s, one after the other")
+    print(f"  made in {taken:.0f} s, one after the other")
 
 
 def _register(server: Server, count: int) -> dict[str, str]:
@@ -131,18 +133,16 @@ def _register(server: Server, count: int) -> dict[str, str]:
     return fleet
 
 
-def _offered(web: TestClient, fleet: Mapping[str, str]) -> dict[str, int]:
-    """What each device would fetch now, in bytes: the first of what it is offered, which is the smallest."""
+def _offered(web: TestClient, fleet: Mapping[str, str]) -> dict[str, list[int]]:
+    """What each device could fetch, in bytes: it takes the smallest; nothing is offered to one that is there."""
     found = {}
     for name in fleet:
         headers = {"Authorization": f"TargetToken {name}"}
         links = web.get(f"/default/controller/v1/{name}", headers=headers).json()["_links"]
-        if "deploymentBase" not in links:
-            found[name] = 0
-            continue
-        said = web.get(links["deploymentBase"]["href"], headers=headers).json()
-        found[name] = said["deployment"]["chunks"][0]["artifacts"][0]["size"]
-    return found
+        if "deploymentBase" in links:
+            said = web.get(links["deploymentBase"]["href"], headers=headers).json()
+            found[name] = [one["size"] for one in said["deployment"]["chunks"][0]["artifacts"]]
+    return {name: found.get(name, [0]) for name in fleet}
 
 
 def _say(what: str, fetched: Mapping[str, int], full: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -148,6 +149,19 @@ def test_guesses_are_throttled_and_a_right_one_in_time_is_not(a_fleet: Fleet, st
 def test_who_guesses_many_accounts_is_throttled_by_address(small_fleet: Fleet, still: None) -> None:
     statuses = [log_in(small_fleet, "wrong", f"name{n}")[1].status_code for n in range(throttle.FREE["address"] + 1)]
     assert statuses == [401] * throttle.FREE["address"] + [429]
+
+
+def test_of_very_many_who_log_in_at_once_the_rest_is_sent_away_and_it_counts_for_nobody(
+    small_fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(accounts, "_LOGGING_IN", busy)
+    said = {"name": "admin", "password": small_fleet.password}
+    with busy:
+        for _ in range(10):
+            answer = small_fleet.web.post("/api/v1/login", json=said)
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "5")
+    assert small_fleet.web.post("/api/v1/login", json=said).status_code == 200
 
 
 def test_successes_do_not_count_as_failures(small_fleet: Fleet) -> None:
