@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import pydantic
 
+from tbdiff.connection import BRISK, PACE
 from tbdiff.entry import printable
 from tbdiff.errors import Failed
 from tbdiff.line import DIRECT, Line
@@ -144,7 +145,8 @@ class Download:
                 # If the file was replaced meanwhile, its two halves do not belong together.
                 headers["If-Range"] = validator
         try:
-            self._response = open_url(place, self._line, headers=headers, until=self._until)
+            pace = BRISK if len(self._places) > 1 else PACE
+            self._response = open_url(place, self._line, headers=headers, until=self._until, pace=pace)
         except urllib.error.HTTPError as error:
             error.close()
             why = str(error.reason).partition("\n")[0]

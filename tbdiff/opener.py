@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import IO, Any
 
-from tbdiff.connection import FAULT, Encrypted, Patience, Plain, Tunnelled
+from tbdiff.connection import FAULT, PACE, Encrypted, Patience, Plain, Tunnelled
 from tbdiff.entry import printable
 from tbdiff.errors import Failed
 from tbdiff.line import DIRECT, Line, origin
@@ -58,15 +58,16 @@ def open_url(
     body: bytes | None = None,
     method: str = "GET",
     until: float | None = None,
+    pace: int = PACE,
 ) -> Any:
     """Ask for `url`; the response, whose body is still to be read.
 
-    `until` is the moment (of the monotonic clock) when all of it must have come. HTTPError: the server refused.
-    OSError, HTTPException: it may go better another time. Failed: it will not.
+    `until` is the moment (of the monotonic clock) when all of it must have come, `pace` how many bytes a second, at
+    least. HTTPError: the server refused. OSError, HTTPException: it may go better another time. Failed: it will not.
     """
     check_address(url)
     _check_origin(url, url, line)
-    patience = Patience(url, until, line.bucket)
+    patience = Patience(url, until, line.bucket, pace)
     request = urllib.request.Request(url, body, dict(headers or {}), method=method)  # noqa: S310 - only http(s) here
     _identify(request, line)
     handlers: list[urllib.request.BaseHandler] = [_Redirects(line), _Handler(line, patience)]

@@ -602,3 +602,46 @@ def test_reports_survive_a_fault_at_any_system_call(server: Double, tmp_path: Pa
         told = server.told(action)
         assert told == [str(m) for m in range(len(told))], call
         assert how == "KILL" or len(told) == 3, call
+
+
+ENROLLING = """
+import sys
+from tbdiff.line import Line
+from tbupdate import identity
+from tbupdate.cli.serving import enrol
+from tbupdate.config import Server
+state, url, once = sys.argv[1:]
+class Reach:
+    def line_to(self, who):
+        return Line(identity=who)
+server = Server(url=url, tenant="demo", id="new-1")
+enrol(identity.enrolling(server, once), server, state, Reach())
+"""
+
+
+@pytest.mark.slow
+def test_an_enrolment_survives_a_kill_at_any_system_call(tmp_path: Path) -> None:
+    """The same again, with the token that is good once, ends with a device that is known."""
+    script = tmp_path / "script.py"
+    script.write_text(ENROLLING)
+    known = []
+    with double() as server:
+
+        def command(name: str) -> list[str]:
+            (tmp_path / name).mkdir()
+            return [sys.executable, str(script), str(tmp_path / name), server.url, server.add_enrolment("new-1")]
+
+        ended, calls = faults.record(command("first"), tmp_path / "first", faults.TALKING)
+        assert ended.code == 0, ended.err
+        for n, call in enumerate(faults.some(calls, 10)):
+            wanted = command(f"state-{n:03}")
+            assert faults.kill_at(call, wanted).code in (-9, 0)
+            state = wanted[2]
+            again = subprocess.run(wanted, capture_output=True, text=True, cwd=faults.REPOSITORY)
+            assert again.returncode == 0, again.stderr
+            account = identity.account(Server(url=server.url, tenant=TENANT, id="new-1"), state)
+            Client(account, Line(identity=account.identity)).poll()
+            assert (Path(state) / identity.PLACE).stat().st_mode & 0o777 == 0o600
+            known.append(identity.read(state))
+    # No two of them chose the same.
+    assert len({one.token for one in known if one is not None}) == len(known)

@@ -8,7 +8,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class Site:
     shift: int = 0
     unsatisfiable: bool = False
     status: int = 503
+    # Seconds after each 400 bytes.
+    pause: float = 0
     asked: list[tuple[str | None, str | None]] = field(default_factory=list)
     sent: int = 0
 
@@ -84,9 +86,16 @@ def served(site: Site) -> Iterator[str]:
             self.send_header("Connection", "close")
             self.end_headers()
             part = body[start:][: site.cut if len(site.asked) <= site.cuts else None]
-            self.wfile.write(part)
-            site.sent += len(part)
             self.close_connection = True
+            step = 400 if site.pause else max(1, len(part))
+            for begin in range(0, len(part), step):
+                piece = part[begin : begin + step]
+                try:
+                    self.wfile.write(piece)
+                except OSError:
+                    return
+                site.sent += len(piece)
+                time.sleep(site.pause)
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -328,6 +337,20 @@ def test_another_place_goes_on_at_the_same_byte() -> None:
     # Validators are no other server's business.
     assert second.asked == [("bytes=60000-", None)]
     assert first.sent + second.sent == len(BODY)
+
+
+def test_a_place_that_is_slow_gives_way_and_the_last_one_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.5)
+    slow, other = Site(pause=0.05), Site()
+    with mirrors(slow, other) as (url, line):
+        assert by_line(url, line) == BODY
+    ((wanted, _),) = other.asked
+    assert wanted is not None
+    for pace, is_given_up in ((connection.BRISK, True), (connection.PACE, False)):
+        patience = connection.Patience("http://x/", pace=pace)
+        with pytest.raises(Failed, match="too slowly") if is_given_up else nullcontext():
+            for _ in range(100):
+                patience.came(400, 0.05)
 
 
 @pytest.mark.parametrize(
