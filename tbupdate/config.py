@@ -233,6 +233,7 @@ class Upgrade(_Table):
     policy: Policy = "auto"
     reboot: Flag = False
     mains_only: Flag = False
+    idle_only: Flag = False
     zone: Annotated[str, pydantic.AfterValidator(_zone)] = ""
 
 

@@ -12,15 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.index import ListedImage, Release
 from tbdiff.output import replacing
 from tbupdate import health, inventory, orders, standing, trusted
 from tbupdate.agent import AGAIN
 from tbupdate.config import Config
 from tbupdate.ddi import Client
 from tbupdate.orders import Order, Verdict
-from tbupdate.protocol import ROLLBACK, Chunk, Consent, Execution, Finished, Handled, Link, Poll, Statements, details
+from tbupdate.protocol import (
+    ROLLBACK,
+    Artifact,
+    Chunk,
+    Consent,
+    Execution,
+    Finished,
+    Handled,
+    Link,
+    Poll,
+    Statements,
+    details,
+)
 from tbupdate.spool import Report, Spool, report
-from tbupdate.standing import TRIES, Standing, Work
+from tbupdate.standing import TRIES, Heads, Standing, Work
 from tbupdate.system import System
 from tbupdate.trusted import Trusted
 
@@ -170,21 +183,34 @@ class Contact:
         return Order(action, orders.release_of(there), command=command, ask=ask, waits=waits)
 
     def _of_images(self, action: str, chunks: Sequence[Chunk], ask: bool, waits: str) -> Order:
-        found, addresses, faults = [], {}, []
-        for artifact in (one for chunk in chunks for one in chunk.artifacts):
+        artifacts = [one for chunk in chunks for one in chunk.artifacts]
+        of = inventory.digest([action, self.known.ring.fingerprint, *(one.model_dump_json() for one in artifacts)])
+        work = self._standing.work
+        if work is not None and work.heads is not None and work.heads.of == of:
+            found = work.heads.images
+        else:
+            found, whole = self._read(artifacts)
+            if work is not None and whole:
+                self._work(work.model_copy(update={"heads": Heads(of=of, images=found)}))
+        aim = orders.aim([(release, image) for release, image, _ in found])
+        addresses = {image.digest: address for _, image, address in found}
+        return Order(action, aim, tuple(image for _, image, _ in found), addresses, None, ask, waits)
+
+    def _read(self, artifacts: Sequence[Artifact]) -> tuple[tuple[tuple[Release, ListedImage, str], ...], bool]:
+        """What the heads of images say, and where these are; and whether all of them could be read."""
+        found, faults = [], []
+        for artifact in artifacts:
             try:
                 head = self._client.head(artifact)
                 if head is not None:
                     address = self._client.address(artifact)
-                    release, image = orders.listed(head, self.known.ring, address, artifact.size)
-                    found.append((release, image))
-                    addresses[image.digest] = address
+                    found.append((*orders.listed(head, self.known.ring, address, artifact.size), address))
             except Rejected as rejected:
                 faults.append(rejected)
                 log.warning("%s: %s", artifact.filename, rejected)
         if not found:
             raise faults[0] if faults else Rejected("the action holds no image; nothing was changed")
-        return Order(action, orders.aim(found), tuple(image for _, image in found), addresses, None, ask, waits)
+        return tuple(found), not faults
 
     def _settle(self, seen: Seen) -> None:
         """What has become of what this device was at."""

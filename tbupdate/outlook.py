@@ -39,7 +39,11 @@ class Outlook:
 
 def find(site: Site, system: System, rules: Config) -> Outlook:
     """How it stands, by what the sources said last."""
-    offered = consent.offered(os.path.join(site.top, STATE), system)
+    return look_ahead(system, rules, consent.offered(os.path.join(site.top, STATE), system))
+
+
+def look_ahead(system: System, rules: Config, offered: Decision | None) -> Outlook:
+    """How it stands, by what is offered."""
     return Outlook(offered, next_action(state_of(system, rules, offered), offered.tree if offered else None))
 
 
@@ -57,6 +61,7 @@ def state_of(system: System, rules: Config, decision: Decision | None) -> State:
         policy="ask" if decision is not None and decision.ask else wanted.policy,
         reboot=wanted.reboot and runs,
         mains_only=wanted.mains_only,
+        idle_only=wanted.idle_only and runs,
         windows=rules.window,
         decision=decision,
         ready=decision.tree if decision is not None and decision.kept else tree,
@@ -64,5 +69,6 @@ def state_of(system: System, rules: Config, decision: Decision | None) -> State:
         staged=staged.id if staged is not None else None,
         inhibitors=surroundings.inhibitors() if runs else (),
         on_mains=surroundings.on_mains(),
+        in_use=wanted.idle_only and runs and surroundings.in_use(),
         held=decision.held if decision is not None else "",
     )

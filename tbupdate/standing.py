@@ -9,6 +9,7 @@ from typing import Annotated
 
 import pydantic
 
+from tbdiff.index import ListedImage, Release
 from tbdiff.output import replacing
 from tbdiff.source import read_plain
 from tbupdate.protocol import SLEEP_MOST, ActionId
@@ -26,8 +27,20 @@ TRIES = 5
 Moment = Annotated[float, pydantic.Field(ge=0, lt=1 << 37)]
 
 
+class Heads(pydantic.BaseModel):
+    """What verified heads of an action's images said, and where these are; `of` is a digest of what that hangs on."""
+
+    model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
+
+    of: str
+    images: tuple[tuple[Release, ListedImage, str], ...]
+
+
 class Work(pydantic.BaseModel):
-    """The action that this device is at, and the tree that it leads to; `tries` that failed, and what was told last."""
+    """The action that this device is at, and the tree that it leads to; `tries` that failed, and what was told last.
+
+    While it waits, `heads` need not be fetched again with each poll.
+    """
 
     model_config = pydantic.ConfigDict(defer_build=True, frozen=True, extra="ignore")
 
@@ -35,6 +48,7 @@ class Work(pydantic.BaseModel):
     tree: str = ""
     tries: Annotated[int, pydantic.Field(ge=0)] = 0
     told: str = ""
+    heads: Heads | None = None
 
 
 class Standing(pydantic.BaseModel):

@@ -1,4 +1,4 @@
-"""What stands around an unattended run: whether there is mains power, and what holds a reboot back. Only looks."""
+"""What stands around an unattended run: mains power, who uses the device, who holds a reboot back. Only looks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ SUPPLIES = Path("/sys/class/power_supply")
 INHIBIT = Path("/run/tb-update/inhibit")
 # So many of those who hold a reboot back are named.
 NAMED = 5
-_ASKED = (
-    "busctl",
-    "get-property",
-    "org.freedesktop.login1",
-    "/org/freedesktop/login1",
-    "org.freedesktop.login1.Manager",
-    "BlockInhibited",
-)
+# The load of five minutes, for each processor, from which on a device has something to do.
+BUSY = 0.5
+_LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+_ASKED = ("busctl", "get-property", *_LOGIND)
 
 
 def on_mains(supplies: Path = SUPPLIES) -> bool:
@@ -31,13 +27,19 @@ def on_mains(supplies: Path = SUPPLIES) -> bool:
     return not battery or any(kind != "Battery" and _said(place / "online") == "1" for place, kind in kinds.items())
 
 
+def in_use() -> bool:
+    """Whether somebody works with the device, as systemd's logind knows it, or it is at work by itself."""
+    said = programs.run((*_ASKED, "IdleHint"), 30).out
+    return said.split() == ["b", "false"] or os.getloadavg()[1] > BUSY * (os.cpu_count() or 1)
+
+
 def inhibitors(directory: Path = INHIBIT) -> list[str]:
     """Who holds a reboot back: files in a directory for it, and systemd's block inhibitors."""
     held = _held(directory)
     found = [printable(os.fsencode(path.name)) for path in held[:NAMED]]
     if len(held) > NAMED:
         found.append(f"{len(held) - NAMED} more")
-    said = programs.run(_ASKED, 30).out
+    said = programs.run((*_ASKED, "BlockInhibited"), 30).out
     if "shutdown" in re.split(r"[\s\":]+", said):
         found.append("systemd-inhibit")
     return found

@@ -34,6 +34,7 @@ class Reason(enum.Enum):
     APPROVAL = "approval"
     SERVER = "server"
     MAINS = "mains"
+    IN_USE = "in-use"
     FETCH_WINDOW = "fetch-window"
     DEPLOY_WINDOW = "deploy-window"
     REBOOT_WINDOW = "reboot-window"
@@ -59,13 +60,15 @@ class State:
     `now` is the time in the zone of the maintenance windows, `decision` what a person said of the release that is
     offered, `ready` the tree of one that was fetched and is complete but not switched to, `trial` and `staged` are
     deployments by their ids, `inhibitors` say what holds a reboot back; `on_mains`: it has power from the grid, or no
-    battery. `held` says why the server that orders it wants it to wait.
+    battery; `in_use`: somebody works with it, or it does by itself. `held` says why the server that orders it wants it
+    to wait.
     """
 
     now: datetime
     policy: Policy = "auto"
     reboot: bool = False
     mains_only: bool = False
+    idle_only: bool = False
     windows: Sequence[Window] = ()
     decision: Decision | None = None
     ready: str | None = None
@@ -73,6 +76,7 @@ class State:
     staged: str | None = None
     inhibitors: Collection[str] = field(default=())
     on_mains: bool = True
+    in_use: bool = False
     held: str = ""
 
 
@@ -105,6 +109,9 @@ def _upgrade(state: State, offered: str) -> Next:  # noqa: PLR0911 - a table of 
         return Next(Act.WAIT, state.held, Reason.SERVER)
     if state.mains_only and not state.on_mains:
         return Next(Act.WAIT, "it waits for mains power", Reason.MAINS)
+    # Whoever says yes is there, and uses it.
+    if state.idle_only and state.in_use and (decision is None or decision.said != APPROVED):
+        return Next(Act.WAIT, "it waits until nobody uses the device", Reason.IN_USE)
     # A window of its own for what is fetched also lets it come before it may be deployed.
     ahead = any(FETCH in window.allows for window in state.windows)
     closed = _closed(state, DEPLOY)
@@ -120,6 +127,8 @@ def _upgrade(state: State, offered: str) -> Next:  # noqa: PLR0911 - a table of 
 def _reboot(state: State) -> Next:
     if state.inhibitors:
         return Next(Act.WAIT, f"the reboot is held back: {', '.join(sorted(state.inhibitors))}", Reason.INHIBITED)
+    if state.idle_only and state.in_use:
+        return Next(Act.WAIT, "the reboot waits until nobody uses the device", Reason.IN_USE)
     return _closed(state, REBOOT) or Next(Act.REBOOT, "the next run reboots")
 
 

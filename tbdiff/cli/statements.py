@@ -39,7 +39,7 @@ def _lines(standing: Standing) -> Iterator[str]:
         yield f"Revoked   {key_id(bytes.fromhex(raw)).hex()}"
     yield f"Signed    by {', '.join(standing.signers) or 'nobody that is known here'}"
     if standing.complete:
-        yield "Devices get it by: tbdiff publish --trust FILE"
+        yield "Devices get it by: tbdiff publish --trust FILE; tb-server statements FILE"
         if trust.version == 1:
             yield "They take it if enough of the keys in their own directory have signed it."
     else:

@@ -11,7 +11,7 @@ from tbdiff.index import Index, ListedImage, Release
 from tbdiff.line import Line
 from tbdiff.manifest import Manifest
 from tbdiff.signature import KeyRing
-from tbupdate import choosing, clock, planning, sources, trusted
+from tbupdate import choosing, clock, consent, planning, sources, trusted
 from tbupdate.choosing import Bounds, Route, Update
 from tbupdate.cli.conduct import now
 from tbupdate.cli.deploying import Wishes, deploy_images, take_up
@@ -20,6 +20,7 @@ from tbupdate.cli.serving import Served, keep_trust
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import warn
 from tbupdate.config import Config, Source
+from tbupdate.consent import Decision
 from tbupdate.layout import STATE
 from tbupdate.offer import NoRoom
 from tbupdate.reach import Reach
@@ -63,7 +64,11 @@ def ask(
     order = served.order
     if order is not None:
         known = _known(site, rules, served)
-        _moment(site, system, known)
+        try:
+            _moment(site, system, known)
+        except Rejected as rejected:
+            served.waits(order, str(rejected))
+            raise
         update = served.update(order, system, rules)
         ordered = Found(Source(url=served.url), update, known.ring, order.addresses, served.line)
         same = _of_same(ordered, known, site, system, rules, reach, remember) if update.routes else []
@@ -186,6 +191,16 @@ def _encoders(indexes: Sequence[Index]) -> frozenset[str]:
     from tbdiff.encoders import here  # noqa: PLC0415 - most memory that it takes is for images that need it
 
     return frozenset(here())
+
+
+def decision_on(found: Found, site: Site, served: Served) -> Decision:
+    """What a person said of what is offered; another release is another question."""
+    release = found.update.release
+    known = consent.read(os.path.join(site.top, STATE))
+    if known is None or known.tree != release.tree:
+        known = Decision(tree=release.tree)
+    fresh = {"called": called(release), "bytes": found.update.size, "kept": not found.update.routes}
+    return known.model_copy(update=fresh | {"ask": served.asks, "held": served.held})
 
 
 def is_ready(system: System, found: Found) -> bool:

@@ -76,6 +76,12 @@ class Served:
                 contact.refuse(order, str(stop))
             raise
 
+    def waits(self, order: Order, why: str) -> None:
+        """Tell that it can be done later only, and why."""
+        if self.contact is not None and not order.ask:
+            self.contact.tell(order.action, "scheduled", [why])
+            self.contact.finish()
+
     def answer(self, decision: Decision | None, what: Next) -> None:
         """Tell what a person said, or what is waited for."""
         order, contact = self.order, self.contact

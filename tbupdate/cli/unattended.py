@@ -14,9 +14,9 @@ from tbdiff.show import size
 from tbupdate import config, consent, fetching, notices, outlook, trusted
 from tbupdate.cli.conduct import changing, glance, now, restart
 from tbupdate.cli.deploying import Wishes, take_up
-from tbupdate.cli.offers import Found, ask, bring, called, is_ready
+from tbupdate.cli.offers import Found, ask, bring, called, decision_on, is_ready
 from tbupdate.cli.options import Settings, everywhere, python, settings
-from tbupdate.cli.serving import Served, reach_server
+from tbupdate.cli.serving import reach_server
 from tbupdate.cli.sites import working
 from tbupdate.cli.telling import told
 from tbupdate.cli.terminal import print_json, print_lines, warn
@@ -54,7 +54,7 @@ def _step(said: Settings, rules: Config, reach: Reach, done: list[Result]) -> No
             # What keeps us from something new does not keep us from what is staged.
             found, fault = [], stop
         offer = found[0] if found else None
-        decision = _decision(site, offer, served)
+        decision = decision_on(offer, site, served) if offer is not None else None
         if offer is not None or isinstance(fault, NothingToDo):
             consent.write(_place(site), decision)
             if system.ready is not None and (
@@ -105,17 +105,6 @@ def _after(said: Settings, rules: Config) -> None:
 def _outlook(said: Settings, rules: Config) -> Next:
     with working(said, rules) as site:
         return outlook.find(site, glance(site), rules).next
-
-
-def _decision(site: Site, offer: Found | None, served: Served) -> Decision | None:
-    """What a person said of what is offered; another release is another question."""
-    if offer is None:
-        return None
-    known = consent.read(_place(site))
-    if known is None or known.tree != offer.update.release.tree:
-        known = Decision(tree=offer.update.release.tree)
-    fresh = {"called": called(offer.update.release), "bytes": offer.update.size, "kept": not offer.update.routes}
-    return known.model_copy(update=fresh | {"ask": served.asks, "held": served.held})
 
 
 def _tell_found(site: Site, found: Found) -> None:

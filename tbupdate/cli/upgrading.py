@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from tbdiff import show
 from tbdiff.show import size
 from tbupdate import config, planning
 from tbupdate.cli import anew
 from tbupdate.cli.conduct import glance, restart
 from tbupdate.cli.deploying import Wishes
-from tbupdate.cli.offers import Found, ask, bring, called
+from tbupdate.cli.offers import Found, ask, bring, called, decision_on
 from tbupdate.cli.options import everywhere, settings
 from tbupdate.cli.serving import reach_server
 from tbupdate.cli.sites import working
 from tbupdate.cli.terminal import print_json, print_lines
 from tbupdate.cli.unattended import step
 from tbupdate.consent import APPROVED, Decision
+from tbupdate.outlook import look_ahead
 from tbupdate.reach import Reach
 from tbupdate.unattended import Act, Next
 
 
 @click.command()
+@click.option("--changes", "reads", is_flag=True, help="Fetch the images of the way there, and say what they change.")
 @everywhere
-def check() -> None:
-    """Say whether a configured source has an update, how large it is, and how it would come."""
+def check(*, reads: bool) -> None:
+    """Say whether a configured source has an update, how large it is, how it would come, and when."""
     said = settings()
     rules = config.load(said.config)
     with Reach(rules.fetch) as reach, working(said, rules) as site:
         system = glance(site)
-        found = ask(site, system, rules, reach, reach_server(site, system, rules, reach, looking=True))
+        served = reach_server(site, system, rules, reach, looking=True)
+        found = ask(site, system, rules, reach, served)[0]
+        outlook = look_ahead(system, rules, decision_on(found, site, served))
+        changes = _changes(found, reach, as_json=said.json) if reads else []
     if said.json:
-        print_json({"update": _fields(found[0])})
+        fields = _fields(found) | ({"changes": changes} if reads else {})
+        print_json({"update": fields, "next": outlook.fields()["next"]})
     else:
-        print_lines(_lines(found[0]))
+        print_lines([*_lines(found), *([f"Unattended: {outlook.waits}."] if outlook.waits else []), *changes])
 
 
 @click.command()
@@ -78,6 +87,23 @@ def _fields(found: Found) -> dict[str, object]:
         "bytes": found.update.size,
         "images": [image.model_dump(mode="json") for route in routes[:1] for image in route.images],
     }
+
+
+def _changes(found: Found, reach: Reach, *, as_json: bool) -> list[Any]:
+    """What the images of the way there change, one after the other."""
+    from tbdiff.image import open_image  # noqa: PLC0415 - who only asks what is there need not read images
+
+    said: list[Any] = []
+    line = found.line or reach.line(found.source)
+    for route in found.update.routes[:1]:
+        for image in route.images:
+            with open_image(found.address(image), found.keys, line=line) as opened:
+                about = opened.manifest, opened.digest, opened.signers, opened.claimed_signers, opened.changes()
+            if as_json:
+                said.append(show.as_json(*about, everything=True))
+            else:
+                said += ["", *show.as_text(*about, everything=False)]
+    return said
 
 
 def _lines(found: Found) -> list[str]:

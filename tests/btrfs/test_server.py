@@ -225,9 +225,12 @@ def test_the_server_wants_a_person_to_agree(client: Client) -> None:
     action = client.order((None, 2), confirm=True)
     client.step(4)
     assert client.dev.status()["offered"]["called"] == "demo 2.0"
+    client.asked  # noqa: B018
     client.dev("decline")
     client.step(4)
     client.step(4)
+    # While it waits, no head is fetched again.
+    assert not [one for one in client.asked if "softwaremodules" in one]
     said = client.server.actions[action].consents
     assert [one.confirmation for one in said] == ["denied"]
     client.dev("approve")

@@ -172,10 +172,23 @@ def test_a_device_learns_from_its_server_too_and_no_more_than_from_a_folder(hous
         heard(4)
         # What is known is not asked for again.
         assert (asked, server.attributes("box")["trust"]) == ([], "1")
+        # One that has expired lets orders wait for the next one, and the server is told so.
+        at("2025-01-01", "rotate", house.chain, "--days", 30, "--key", house.pair("new"))
+        server.put_statements(house.chain.read_bytes(), 2)
+        action = server.add_action("box", {"x": house.signed(4, "new").read_bytes()})
+        assert "was good until 2025-01-31" in heard(3)
+        (why,) = server.told(action)
+        assert (server.state(action), "was good until 2025-01-31" in why) == ("open", True)
+        house.rotate("new")
+        server.put_statements(house.chain.read_bytes(), 3)
+        heard(0)
+        house.dev("commit")
+        heard(4)
+        assert (house.version, server.state(action)) == ("4", "finished")
         # Whoever has the server: nothing is learned, nothing forgotten, and nothing of a revoked key is taken.
         good, before = house.chain.read_bytes(), house.trust()
         trust = Trust(
-            version=2,
+            version=4,
             issued="2026-01-01T00:00:00Z",
             expires="2099-01-01T00:00:00Z",
             release=(Key.of(load_public_key(house.pub("thief"))),),
@@ -186,12 +199,12 @@ def test_a_device_learns_from_its_server_too_and_no_more_than_from_a_folder(hous
             (good[:-40], "is damaged, or something else"),
             (write_chain(()), ""),
         ):
-            server.put_statements(bad, 2)
-            action = server.add_action("box", {"x": house.signed(3, "builder").read_bytes()})
+            server.put_statements(bad, 4)
+            action = server.add_action("box", {"x": house.signed(5, "builder").read_bytes()})
             assert why in heard(4)
-            assert (len(asked), server.state(action), house.version) == (1, "error", "2")
+            assert (len(asked), server.state(action), house.version) == (1, "error", "4")
             assert house.trust() == before
-        server.put_statements(good, 1)
+        server.put_statements(good, 3)
         # A key of the owner is told to the server, also when it was revoked, until the device is reset.
         house.dev("trust", "add", str(house.pub("mine")), "--yes")
         house.dev("trust", "revoke", "mine", "--yes")

@@ -78,7 +78,13 @@ def test_from_a_web_server_over_two_deltas(fleet: Fleet) -> None:
     fleet.publish((1, 2), (2, 3))
     with served(fleet.folder) as url:
         fleet.follow(url)
-        assert "2 deltas" in fleet.dev("check")
+        said = fleet.dev("check", "--changes")
+        assert "2 deltas" in said
+        assert "Unattended: it is deployed by the next run." in said
+        assert said.count("~ etc/version") == 2
+        told = fleet.dev.json("check", "--changes")
+        changed = [[one["path"] for one in image["operations"] if one["what"]] for image in told["update"]["changes"]]
+        assert (changed.count([]), told["next"]["act"]) == (0, "deploy")
         fleet.dev("upgrade")
     assert fleet.version == "3"
     kept = fleet.dev.json("list")["deployments"]
@@ -199,6 +205,7 @@ def test_a_device_that_asks_first(fleet: Fleet) -> None:
     waits = fleet.dev.run("upgrade", "--unattended")
     assert (waits.returncode, fleet.version) == (4, "1")
     assert "demo 2.0 is there, but it waits for approval: tb-update approve" in waits.stderr
+    assert "Unattended: it waits for approval" in fleet.dev("check")
     assert fleet.dev.status()["offered"]["called"] == "demo 2.0"
     assert "offered:" in fleet.dev("status")
     assert re.fullmatch(r"demo 2.0 \(.*\): it was postponed until [-0-9: ]*\.\n", fleet.dev("postpone", "--hours", "1"))

@@ -64,6 +64,9 @@ def said(word: Any, until: float = 0) -> Decision:
         ({"mains_only": True}, NEW, Act.DEPLOY, "by the next run"),
         ({"mains_only": True, "on_mains": False}, NEW, Act.WAIT, "mains power"),
         ({"on_mains": False}, NEW, Act.DEPLOY, "by the next run"),
+        ({"idle_only": True}, NEW, Act.DEPLOY, "by the next run"),
+        ({"idle_only": True, "in_use": True, "decision": said("approved")}, NEW, Act.DEPLOY, "by the next run"),
+        ({"in_use": True, "staged": "x", "reboot": True}, None, Act.REBOOT, "the next run reboots"),
         ({"windows": [NIGHT]}, NEW, Act.WAIT, "deploy waits for the maintenance window on .*07-02 at 02:00"),
         ({"windows": [NIGHT, DAY]}, NEW, Act.DEPLOY, "by the next run"),
         ({"windows": [Window(start="11:00", minutes=90, allows=("reboot",))]}, NEW, Act.WAIT, "no maintenance window"),
@@ -195,6 +198,44 @@ def test_power(tmp_path: Path) -> None:
     assert surroundings.on_mains(tmp_path)
 
 
+def logind(place: Path, monkeypatch: pytest.MonkeyPatch, **answers: str) -> None:
+    """What busctl says of logind's properties."""
+    said = "".join(f"{name}) printf '%s' '{answer}' ;;\n" for name, answer in answers.items())
+    (place / "busctl").write_text(f"#!/bin/sh\ncase $5 in\n{said}esac\n")
+    (place / "busctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        ('s "shutdown:sleep"\n', True),
+        ('s "idle:shutdown"\n', True),
+        ('s "sleep:idle"\n', False),
+        ('s ""\n', False),
+        ("", False),
+        ("\\377 shutdowns\n" * 1000, False),
+    ],
+)
+def test_what_systemd_says_of_inhibitors(
+    said: str, holds: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logind(tmp_path, monkeypatch, BlockInhibited=said)
+    assert surroundings.inhibitors(tmp_path / "none") == ["systemd-inhibit"] * holds
+
+
+@pytest.mark.parametrize(
+    ("hint", "load", "used"),
+    [("b true", 0.0, False), ("b false", 0.0, True), ("b true", 1e6, True), ("", 0.0, False), ("s false", 0.0, False)],
+)
+def test_a_device_that_is_used(
+    hint: str, load: float, used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logind(tmp_path, monkeypatch, IdleHint=hint)
+    monkeypatch.setattr(os, "getloadavg", lambda: (9e9, load, 9e9))
+    assert surroundings.in_use() is used
+
+
 def test_whoever_holds_a_reboot_back_is_named(tmp_path: Path) -> None:
     (tmp_path / "backup runs\n").touch()
     assert "backup runs\\n" in surroundings.inhibitors(tmp_path)
@@ -248,6 +289,11 @@ ROWS: list[tuple[str, dict[str, Any], str | None]] = [
     ("a new release, and the [server](server.md) that orders it says: not yet", {"held": "not yet"}, NEW),
     ("a new release, `mains_only = true`, on battery", {"mains_only": True, "on_mains": False}, NEW),
     (
+        "a new release, not approved by a person, `idle_only = true`, somebody uses the device",
+        {"idle_only": True, "in_use": True},
+        NEW,
+    ),
+    (
         "a new release, not fetched, windows for a fetch, none of them open",
         {"windows": [FETCH_NIGHT, DAY]},
         NEW,
@@ -264,6 +310,11 @@ ROWS: list[tuple[str, dict[str, Any], str | None]] = [
         "to reboot: a file in `/run/tb-update/inhibit/`, or a block inhibitor of systemd "
         "(`systemd-inhibit --what=shutdown`)",
         {"staged": "x", "reboot": True, "inhibitors": ["cook"]},
+        None,
+    ),
+    (
+        "to reboot: `idle_only = true`, somebody uses the device",
+        {"staged": "x", "reboot": True, "idle_only": True, "in_use": True},
         None,
     ),
     ("to reboot: no window open for a reboot", {"staged": "x", "reboot": True, "windows": [NIGHT]}, None),
