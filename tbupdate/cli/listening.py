@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -29,6 +30,8 @@ SAID = {"approve": consent.APPROVED, "postpone": consent.POSTPONED, "decline": c
 TOLD = ("booted", "default", "staged", "trial", "ready", "reboot_needed", "busy")
 # At a time; and of one user, who must not hold up all others.
 CONNECTIONS, OF_ONE = 16, 4
+# Seconds of a connection, however slowly somebody writes.
+LONGEST = 3600
 UPGRADE = "tb-update-upgrade.service"
 
 
@@ -48,6 +51,7 @@ def api(listen: Path | None) -> None:
     with socket.socket(fileno=os.dup(0)) as connection:
         if connection.family != socket.AF_UNIX:
             raise Rejected("standard input is no local socket")
+        signal.alarm(LONGEST)
         protocol.serve(connection, rules.consent.group, lambda request: _act(request, said, rules))
 
 
