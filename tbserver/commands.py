@@ -113,6 +113,30 @@ def releases(client: Client, limit: int) -> Answer:
 
 
 @asks
+@click.argument("number", type=int)
+def release(client: Client, number: int) -> Answer:
+    """Show what is in a release: its sizes by device type, and what is new against the release before it."""
+    whole = client.ask("GET", f"/releases/{number}")
+    one, news = whole["release"], whole["news"]
+    lines = [f"{one['id']} {_cell(one['name'])} {_cell(one['version'])}{', withdrawn' if one['withdrawn'] else ''}"]
+    sizes = [size | {"device_type": size["device_type"] or "any"} for size in whole["sizes"]]
+    return whole, [*lines, *_table(sizes, "device_type", "size", "full", "delta"), *(_news(news) if news else [])]
+
+
+def _news(news: dict[str, Any]) -> list[str]:
+    since = f"against {_cell(news['since'])}"
+    if news["state"] != "done":
+        return [f"{since}: {news['state']}, {_cell(news['why'])}"]
+    found = news["found"]
+    files = (f"{one['count']} {kind} ({one['size']} bytes)" for kind, one in found["files"].items())
+    lines = [f"{since}: {', '.join(files)}; {found['touched']} otherwise different"]
+    for what in ("packages", "kernels"):
+        for kind, some in found[what].items():
+            lines += [f"{what} {kind}: {some['count']}: {_cell(some['names'])}"] if some["count"] else []
+    return lines
+
+
+@asks
 def deltas(client: Client) -> Answer:
     """List deltas between releases: those that are there, and why the others are not."""
     found = client.ask("GET", "/deltas")
@@ -334,6 +358,6 @@ def audit(client: Client, limit: int) -> Answer:
 
 
 COMMANDS = (
-    *(upload, releases, deltas, devices, device, groups, group, rollouts, rollout, roll_out),
+    *(upload, releases, release, deltas, devices, device, groups, group, rollouts, rollout, roll_out),
     *(keys, trust, statements, add_user, device_token, webhooks, audit),
 )

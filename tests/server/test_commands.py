@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tbdiff.errors import Failed, Rejected
 from tbdiff.rotation import Wish, rotate
 from tbdiff.signature import create_key
-from tbserver import devices, tending
+from tbserver import comparing, devices, tending
 from tbserver.accounts import Role
 from tbserver.cli import cli
 from tests.server.harness import Fleet, Person
@@ -64,6 +64,11 @@ def test_from_an_upload_to_a_rollout(shell: Shell, small_fleet: Fleet, tmp_path:
     told = shell.json("upload", first, second)["artifacts"]
     assert [one["digest"] for one in told] == [hashlib.sha256(one.read_bytes()).hexdigest() for one in (first, second)]
     assert "demo" in shell("releases")
+    assert "against 1.0: waiting, its turn comes" in shell("release", told[1]["release_id"])
+    assert comparing.compare_next(small_fleet.server)
+    shown = shell("release", told[1]["release_id"])
+    assert "against 1.0: 0 added (0 bytes), 1 changed (300 bytes), 0 removed (0 bytes)" in shown
+    assert shell.json("release", told[1]["release_id"])["news"]["since"] == "1.0"
     with small_fleet.server.database.writing() as session:
         for n in range(4):
             device = devices.register(session, 1, f"box-{n}\x1b")
