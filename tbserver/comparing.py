@@ -105,8 +105,10 @@ class Order:
 
 
 def before(session: Session, release: Release) -> Release | None:
-    """The newest release that came before this one, for some of the same types of device (of none: for any)."""
-    query = select(Release).where(Release.tenant_id == release.tenant_id, Release.id < release.id)
+    """The newest release of the system before this one, for some of the same types of device (of none: for any)."""
+    query = select(Release).where(
+        Release.tenant_id == release.tenant_id, Release.name == release.name, Release.id < release.id
+    )
     mine = set(release.device_types)
     for one in session.scalars(query.order_by(Release.id.desc())):
         if not mine or not one.device_types or mine & set(one.device_types):
