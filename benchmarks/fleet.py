@@ -1,6 +1,7 @@
 """`python -m benchmarks.fleet [DEVICES]`: bytes that a fleet fetches for a release, by what it is offered.
 
-Four releases of a real Debian: 1.0, 1.1 with what an administrator changes, 2.0 with a point release, 2.1 with a fix.
+Four releases of a real Debian: 1.0 as a point release left it, 2.0 with what was published since, 1.1 the same with
+what somebody changed in an afternoon, and 2.1: 2.0 with a few bytes of twenty programs fixed.
 A fleet that runs all of them is brought to 2.1 by a rollout of a real server, which is asked by DDI what each device
 would fetch: with full images only; with a delta from the release before that somebody made and uploaded; and with what
 the server makes by itself.
