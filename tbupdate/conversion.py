@@ -133,10 +133,6 @@ def plan_init(
     names: list[Step] = [Exchange(ROOT, root), Rename(root, DISPLACED)] if replaces else []
     history = AppendHistory(Event(now, "init", new, more={"from": source.path or TOP}))
     notes = [
-        f"{place} is a subvolume of its own and no part of the root: mount it from /etc/fstab."
-        for place in source.nested
-    ]
-    notes += [
         f"What is in /{move.place} comes to the subvolume {move.subvolume}, and stays where it is as well until you "
         "remove the installed root."
         for move in moves

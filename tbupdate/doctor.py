@@ -6,16 +6,27 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tbdiff.entry import printable
-from tbdiff.errors import Stop
+from tbdiff.errors import Rejected, Stop
 from tbdiff.index import MOMENT
-from tbupdate import booting, dropins, health, layout, places, record, saved, space, subvolumes, trust, trusted
-from tbupdate.boot import finder
-from tbupdate.boot.chooser import Chooser
-from tbupdate.boot.place import read_file
+from tbupdate import (
+    bootadvice,
+    conversion,
+    dropins,
+    health,
+    installed,
+    layout,
+    places,
+    record,
+    saved,
+    space,
+    subvolumes,
+    trust,
+    trusted,
+)
 from tbupdate.config import Config
+from tbupdate.finding import Finding, read_lines
 from tbupdate.mirrors import SHOWN
 from tbupdate.site import Site
 from tbupdate.status import interrupted
@@ -25,32 +36,46 @@ from tbupdate.volatility import CONFIG
 
 LEAST_DATA = 256 << 20
 LEAST_METADATA = 64 << 20
-_FILE_MAX = 1 << 20
 _SUBVOLUME_OPTION = re.compile(r"(?:^|[,\s=])(subvol(?:id)?=[^,\s]*)")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is not as it should be. A notice is worth knowing, but no problem."""
-
-    name: str
-    problem: str
-    remedy: str
-    notice: bool = False
 
 
 def examine(system: System, site: Site, boot: str | None, config: Config) -> list[Finding]:
     """Everything that is found, the gravest first."""
     top = site.top
     if not system.initialised:
-        begun = "was begun and interrupted" if system.marks.deploying else "is not there"
-        return [Finding("layout", f"the layout {begun}", "Run: tb-update init")]
-    found = [*_layout(system), *_records(system, top), *_options(top, boot, system), *_nested(system)]
+        return sorted(_before_init(system, site, boot, config), key=lambda one: one.notice)
+    root = site.path(layout.ROOT)
+    found = [*_layout(system), *_records(system, top), *_options(root), *_nested(system, top)]
     found += [*_facilities(system, top, config), *_writers(system, top)]
-    found += _booting(system, site.chooser, boot)
+    found += [*bootadvice.examine(system, site.chooser, root, boot, config), *installed.rivals(root)]
     found += _volatile(system, site, config)
     found += _checks() if system.booted_id is not None else ()
     return sorted(found, key=lambda one: one.notice)
+
+
+def _before_init(system: System, site: Site, boot: str | None, config: Config) -> Iterator[Finding]:
+    """What `init` makes of the installed system, and what stands against its updates then."""
+    begun = "was begun and interrupted" if system.marks.deploying else "is not there"
+    try:
+        source = conversion.find_source(system, None, installed.systems(site.top, system))
+    except Rejected as rejected:
+        yield Finding("layout", f"the layout {begun}: {str(rejected).partition('; nothing')[0]}", rejected.remedy)
+        return
+    root = os.path.join(site.top, source.path)
+    if not installed.holds_system(root):
+        yield Finding("layout", f"the layout {begun}, and neither is a system", "Run: tb-update init")
+        return
+    where = printable(os.fsencode(source.path)) or conversion.TOP
+    name = printable(installed.name_of(root).encode())
+    yield Finding(
+        "layout",
+        f"the layout {begun}; the system in {where} calls itself {name}",
+        "Run: tb-update init (with --dry-run it only says what would become of it)",
+    )
+    for place in installed.left_out(root, source.nested):
+        yield installed.left_behind(place)
+    yield from bootadvice.examine(system, site.chooser, root, boot, config)
+    yield from installed.rivals(root)
 
 
 def _layout(system: System) -> Iterator[Finding]:
@@ -115,9 +140,9 @@ def _records(system: System, top: str) -> Iterator[Finding]:
             )
 
 
-def _options(top: str, boot: str | None, system: System) -> Iterator[Finding]:
+def _options(root: str) -> Iterator[Finding]:
     """`subvol=` for the root silently defeats the default subvolume, and with it every update and rollback."""
-    for number, line in enumerate(_lines(os.path.join(top, layout.SNAPSHOTS, layout.ROOT), "etc/fstab"), 1):
+    for number, line in enumerate(read_lines(root, "etc/fstab"), 1):
         fields = line.split("#")[0].split()
         option = _SUBVOLUME_OPTION.search(fields[3]) if len(fields) > 3 and fields[1] == "/" else None
         if option:
@@ -126,52 +151,13 @@ def _options(top: str, boot: str | None, system: System) -> Iterator[Finding]:
                 f"line {number} of /etc/fstab in snapshots/root mounts / with {printable(option[1].encode())}",
                 "Take that option away: the default subvolume says what is /.",
             )
-    places = [("the command line of the running kernel", "/proc", "cmdline")] if system.booted_id is not None else []
-    directory = boot or "/boot"
-    if boot is not None or system.booted_id is not None:
-        names: tuple[str, ...] = (
-            "grub/grub.cfg",
-            "grub2/grub.cfg",
-            "extlinux/extlinux.conf",
-            "syslinux/syslinux.cfg",
-            "cmdline.txt",
-        )
-        entries = os.path.join(directory, "loader/entries")
-        listed = sorted(os.listdir(entries)) if os.path.isdir(entries) else []
-        names += tuple(f"loader/entries/{name}" for name in listed if name.endswith(".conf"))
-        places += [(f"{directory}/{name}", directory, name) for name in names]
-    for what, where, name in places:
-        for line in _lines(where, name):
-            option = re.search(r"rootflags=\S*?(subvol(?:id)?=[^,\s]*)", line.split("#")[0])
-            if option:
-                yield Finding(
-                    "boot-options",
-                    f"{what} mounts / with {printable(option[1].encode())}",
-                    "Take rootflags=subvol… out of the boot configuration: the default subvolume says what is /.",
-                )
-                break
 
 
-def _lines(root: str, name: str) -> list[str]:
-    """The lines of a file below `root`; a link in the tree of another system could lead anywhere: none is followed."""
-    path = os.path.join(root, name)
-    if os.path.realpath(path) != os.path.join(os.path.realpath(root), name):
-        return []
-    try:
-        return read_file(path, _FILE_MAX).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-
-
-def _nested(system: System) -> Iterator[Finding]:
+def _nested(system: System, top: str) -> Iterator[Finding]:
     for name, subvolume in sorted(system.subvolumes.items()):
-        if subvolume.nested and (name == layout.ROOT or name.endswith(layout.KEPT_ROOT)):
-            inside = ", ".join(printable(os.fsencode(path)) for path in subvolume.nested[:5])
-            yield Finding(
-                "nested",
-                f"snapshots/{name} holds other subvolumes ({inside}): no update or rollback carries them along",
-                "Move them out of snapshots/, and mount them from /etc/fstab.",
-            )
+        if name == layout.ROOT or name.endswith(layout.KEPT_ROOT):
+            for place in installed.left_out(os.path.join(top, layout.SNAPSHOTS, name), subvolume.nested):
+                yield installed.left_behind(place, f" of snapshots/{name}")
 
 
 def _writers(system: System, top: str) -> Iterator[Finding]:
@@ -303,72 +289,4 @@ def _checks() -> Iterator[Finding]:
             f"{printable(os.fsencode(path))} is no program that can be run, so it checks nothing",
             "Run: chmod 755 on it; or take it away.",
             notice=True,
-        )
-
-
-def _booting(system: System, chooser: Chooser | None, boot: str | None) -> Iterator[Finding]:
-    if chooser is None:
-        where = boot or (finder.USUAL if system.booted_id is not None else None)
-        there = ", ".join(one.name for one in finder.found(where, None)) if where is not None else ""
-        yield Finding(
-            "chooser",
-            "the kernel is managed elsewhere: an update brings no kernel to /boot, and nothing goes back by itself"
-            + (f" (there is {there})" if there else ""),
-            'Set [boot] chooser to your boot loader, if it is one that is known; else "none", and see to it that the '
-            "kernel that boots fits every deployment.",
-            notice=True,
-        )
-        return
-    if system.choice is None:
-        yield Finding(
-            "chooser",
-            f"{chooser.name} boots this system but does not know of tb-update: nothing goes back by itself",
-            "Set it up with: tb-update init",
-            notice=True,
-        )
-        return
-    yield Finding(
-        "coverage",
-        chooser.coverage.sentence,
-        "Nothing to do."
-        if chooser.coverage.counts
-        else "A hardware watchdog does not help against that; a person does.",
-        notice=True,
-    )
-    if system.boot is not None and not system.boot.leads:
-        yield Finding(
-            "leads",
-            f"something has written {chooser.name}'s own files anew: they lead to tb-update's choice no longer",
-            "Run: tb-update init. Keep the program from it that did (such as u-boot-update).",
-        )
-    if system.default is None:
-        yield Finding(
-            "entry",
-            "what the boot loader boots next is no deployment that is kept",
-            "Go to one that is: tb-update rollback ID",
-        )
-    yield from _boot_partition(system, chooser)
-    if system.default_root is None or system.default_root.id != system.default_id:
-        yield Finding(
-            "default",
-            "the default subvolume is not what the boot loader boots next",
-            "Any changing command repairs it, such as: tb-update prune; so does the next boot.",
-        )
-
-
-def _boot_partition(system: System, chooser: Chooser) -> Iterator[Finding]:
-    entries = system.boot.entries if system.boot is not None else frozenset()
-    for deployment, why in booting.needed(system).items():
-        if system.get(deployment) is not None and deployment not in entries:
-            yield Finding(
-                "entry",
-                f"the boot entry of {deployment}, which {why}, or its kernel is gone from {chooser.directory}",
-                "Any changing command brings them back, such as: tb-update prune",
-            )
-    state = os.statvfs(chooser.directory)
-    if state.f_flag & os.ST_RDONLY:
-        yield Finding(
-            "boot-read-only",
-            f"{chooser.directory} is read-only: no deploy, commit or rollback can tell the boot loader",
-            f"See `dmesg` for why; then: mount -o remount,rw {chooser.directory}",
         )

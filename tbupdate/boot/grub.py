@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from tbdiff.errors import Rejected
@@ -14,6 +15,7 @@ HEAD = "# GRUB Environment Block\n"
 SCRIPT = "grub.cfg"
 LINE = f"source ${{config_directory}}/../{OURS}/{SCRIPT}"
 TRIES_MAX = 9
+_FOLLOWS = re.compile(r"^\s*set btrfs_relative_path=[\"']?y", re.MULTILINE)
 
 # GRUB cannot calculate, so counting down is a table. What is not in the block counts as nothing: then `default` boots.
 _COUNT = "".join(f'  if [ "${{tb_tries}}" = {n} ]; then set tb_left={n - 1}; fi\n' for n in range(1, TRIES_MAX + 1))
@@ -96,3 +98,12 @@ def grub_directory(directory: str) -> str:
     """Where GRUB's own files are on the boot partition; empty where it is not used."""
     found = (os.path.join(directory, name) for name in ("grub", "grub2"))
     return next((path for path in found if os.path.isfile(os.path.join(path, "grub.cfg"))), "")
+
+
+def follows_default(directory: str) -> bool:
+    """Whether GRUB looks for its files and for kernels in the default subvolume (openSUSE's does)."""
+    found = grub_directory(directory)
+    if not found:
+        return False
+    with open(os.path.join(found, "grub.cfg"), errors="replace") as file:
+        return _FOLLOWS.search(file.read()) is not None

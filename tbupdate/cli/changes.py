@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 from dataclasses import replace
-from pathlib import Path
 
 import click
 
@@ -14,10 +13,12 @@ from tbdiff import progress
 from tbdiff.console import safe
 from tbdiff.errors import Rejected
 from tbupdate import (
+    bootadvice,
     config,
     conversion,
     fstab,
     history,
+    installed,
     journal,
     layout,
     lock,
@@ -41,8 +42,9 @@ from tbupdate.cli.conduct import (
     retain,
 )
 from tbupdate.cli.options import Settings, everywhere, settings
-from tbupdate.cli.sites import sound, working
+from tbupdate.cli.sites import readable, sound, working
 from tbupdate.cli.terminal import print_done, print_json, print_lines, print_plan
+from tbupdate.conversion import Source
 from tbupdate.perform import perform
 from tbupdate.record import Record
 from tbupdate.site import Site
@@ -209,8 +211,8 @@ def init(root: str | None, *, moved: tuple[str, ...], dry_run: bool, undo: bool)
         return
     with working(said) as site, contextlib.nullcontext() if dry_run else lock.hold(site.top, before_init=True):
         system = site.survey() if dry_run else repaired(site)
-        source = conversion.find_source(system, root, _systems(site.top, system))
-        name = _os_name(os.path.join(site.top, source.path))
+        source = conversion.find_source(system, root, installed.systems(site.top, system))
+        name = installed.name_of(os.path.join(site.top, source.path))
         record = Record(id=layout.make_id(name, secrets.token_hex(3)), name=name, created=now())
         tree = os.path.join(site.top, source.path)
         if system.initialised and moved:
@@ -220,8 +222,10 @@ def init(root: str | None, *, moved: tuple[str, ...], dry_run: bool, undo: bool)
             )
         moves = moving.find_moves(tree, moved, os.listdir(site.top))
         said_of = moving.propose(tree, moves)
-        if not _holds_system(tree):
+        if not installed.holds_system(tree):
             said_of = (*said_of, "There is no system in it yet: deploy a full image next.")
+        elif not system.initialised:
+            said_of = (*said_of, *_warnings(site, said, system, source))
         plan = conversion.plan_init(system, source, record, now(), moves, said_of)
         if dry_run or not said.json:
             print_plan(plan, as_json=said.json)
@@ -248,23 +252,11 @@ def _undo_init(said: Settings, dry_run: bool) -> None:
         carry_out("undo", plan, site, said)
 
 
-def _systems(top: str, system: System) -> list[str]:
-    """The subvolumes that hold what looks like an installed system; "" is the top level itself."""
-    places = ["", *(place.path for place in system.elsewhere)]
-    return [place for place in places if _holds_system(os.path.join(top, place))]
-
-
-def _holds_system(tree: str) -> bool:
-    return any(os.path.lexists(os.path.join(tree, name)) for name in ("etc", "usr", "bin", "sbin"))
-
-
-def _os_name(root: str) -> str:
-    """What an installed system calls itself."""
-    for place in ("usr/lib/os-release", "etc/os-release"):
-        path = Path(root, place)
-        if path.is_file() and not path.is_symlink():
-            for line in path.read_text(errors="replace")[:65536].splitlines():
-                if line.startswith("PRETTY_NAME="):
-                    name = line.partition("=")[2].strip("\"'")
-                    return "".join(c for c in name if c.isprintable())[:100] or "system"
-    return "system"
+def _warnings(site: Site, said: Settings, system: System, source: Source) -> list[str]:
+    """What would keep an installed system from being updated, and that `init` does not mend."""
+    tree = os.path.join(site.top, source.path)
+    found = [installed.left_behind(place) for place in installed.left_out(tree, source.nested)]
+    if site.chooser is None:
+        found += bootadvice.examine(system, None, tree, said.boot, readable(said))
+    found += installed.rivals(tree)
+    return [f"{one.problem[0].upper()}{one.problem[1:]}. {one.remedy}" for one in found]

@@ -169,6 +169,7 @@ def test_doctor_finds_what_defeats_an_update(dev: Device) -> None:
     root = dev.top / "snapshots/root"
     (root / "etc/fstab").write_text("# a comment\nLABEL=x / btrfs defaults,subvol=@ 0 0\n")
     subprocess.run(["btrfs", "-q", "subvolume", "create", str(root / "docker")], check=True)
+    (root / "docker/layer").mkdir()
     boot = dev.work / "boot"
     (boot / "loader/entries").mkdir(parents=True)
     (boot / "loader/entries/a.conf").write_text("options root=LABEL=x rootflags=noatime,subvol=@ rw\n")
