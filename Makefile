@@ -23,7 +23,10 @@ SCRIPTS   = .ci/run $(shell git ls-files -- '*.sh' 2>/dev/null) $(shell find boo
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help root setup packages demo check lint test test-fast crash-test fuzz bench install install-server deb uninstall clean
+# The site of the documentation, to be read from the directory or from any web server.
+SITE ?= build/site
+
+.PHONY: help root setup packages demo check lint test test-fast crash-test fuzz bench docs install install-server deb uninstall clean
 
 help:
 	@echo 'make demo       a whole life of a device in a minute, on a loop image (root)'
@@ -34,6 +37,7 @@ help:
 	@echo 'make lint       ruff, mypy, shellcheck'
 	@echo 'make fuzz       look for bytes that a decoder neither understands nor refuses (a minute for each)'
 	@echo 'make bench      size and speed beside other programs, an hour of computing (root); --pair, --only in ARGS='
+	@echo 'make docs       the documentation as a site, in $(SITE)'
 	@echo 'make setup      only what all of these do first: Debian packages and $(VENV)'
 	@echo 'make install    to PREFIX=$(PREFIX) below DESTDIR, with its own Python environment'
 	@echo 'make install-server  the same with tb-server, which a device does not need'
@@ -101,6 +105,11 @@ PEERS := casync, ostree, xdelta3
 bench: $(READY)
 	@$(MAKE) --no-print-directory packages PACKAGES='$(PEERS)'
 	@$(RUN) -m benchmarks $(ARGS)
+
+docs: $(READY)
+	@# Anything that it warns of is an error, such as a link that leads nowhere.
+	$(RUN) -m sphinx --quiet --fail-on-warning --nitpicky --conf-dir manual/site --doctree-dir build/doctrees . $(SITE)
+	@echo '$(SITE)/index.html'
 
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
