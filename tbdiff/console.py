@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -122,4 +123,17 @@ def _is_open(descriptor: int) -> bool:
 def _text(raw: _Output, stream: Any) -> io.TextIOWrapper:
     encoding = getattr(stream, "encoding", None) or "utf-8"
     line_by_line = raw.isatty() or raw.fileno() == 2
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=line_by_line)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, _IN_ASCII, line_buffering=line_by_line)
+
+
+_IN_ASCII = "tbdiff-in-ascii"
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What a terminal without UTF-8 gets: dots for the sign that something goes on, else an escape sequence."""
+    if isinstance(error, UnicodeEncodeError) and error.object[error.start : error.end] == "\N{HORIZONTAL ELLIPSIS}":
+        return "...", error.end
+    return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error(_IN_ASCII, _in_ascii)

@@ -257,6 +257,7 @@ def _warnings(site: Site, said: Settings, system: System, source: Source) -> lis
     tree = os.path.join(site.top, source.path)
     found = [installed.left_behind(place) for place in installed.left_out(tree, source.nested)]
     if site.chooser is None:
-        found += bootadvice.examine(system, None, tree, said.boot, readable(said))
+        told = bootadvice.examine(system, None, tree, said.boot, readable(said))
+        found += [one for one in told if not one.notice]
     found += installed.rivals(tree)
     return [f"{one.problem[0].upper()}{one.problem[1:]}. {one.remedy}" for one in found]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +19,8 @@ from tbupdate.steps import Plan
 from tbupdate.system import System
 
 NAME = "tb-update"
+# What a line begins with that is broken: blanks, and what is a label before blanks.
+_BEGIN = re.compile(r" *(?:[a-z ]{1,14}:? {2,}|[a-z ]{1,14}: |\d+\. )?")
 
 
 def colour(text: str, name: str) -> str:
@@ -33,26 +38,75 @@ def warn(text: str) -> None:
     click.echo(safe(f"{NAME}: warning: {text}"), err=True)
 
 
+def columns() -> int | None:
+    """How many columns the terminal has; None where what is printed goes to none, and lines stay as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines on stdout."""
-    for line in lines:
-        click.echo(safe(line))
+    """Lines on stdout; on a terminal that is too narrow they are broken between words, below where they begin."""
+    room = columns()
+    for line in map(safe, lines):
+        begin = _BEGIN.match(line)
+        if room is None or len(line) <= room or begin is None:
+            click.echo(line)
+            continue
+        indent = " " * min(begin.end(), room // 2)
+        broken = _broken(line[begin.end() :], room, indent)
+        click.echo("\n".join([begin[0] + broken[0][len(indent) :], *broken[1:]]))
+
+
+def _broken(text: str, room: int, indent: str = "") -> list[str]:
+    # What stands between blanks may be a path, which people want to copy.
+    return textwrap.wrap(
+        text,
+        room,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def print_table(rows: Sequence[tuple[str, ...]], coloured: int) -> None:
-    """Columns as wide as their widest cell; the column `coloured` holds states."""
+    """Columns as wide as their widest cell, or a few lines for each row where that is wider than the terminal.
+
+    The column `coloured` holds states.
+    """
     rows = [tuple(map(safe, row)) for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    room = columns()
+    if room is not None and max(len("  ".join(_padded(row, widths)).rstrip()) for row in rows) > room:
+        _print_records(rows, coloured)
+        return
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = _padded(row, widths)
         if row[coloured] in COLOURS:
             cells[coloured] = colour(cells[coloured], COLOURS[row[coloured]])
         click.echo("  ".join(cells).rstrip())
 
 
+def _padded(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+
+
+def _print_records(rows: Sequence[tuple[str, ...]], coloured: int) -> None:
+    heads, width = rows[0], max(map(len, rows[0])) + 2
+    for row in rows[1:]:
+        click.echo(row[0])
+        for number, cell in enumerate(row[1:], 1):
+            if cell and number == coloured and cell in COLOURS:
+                click.echo(f"  {heads[number].lower():{width}}{colour(cell, COLOURS[cell])}")
+            elif cell:
+                print_lines([f"  {heads[number].lower():{width}}{cell}"])
+
+
 def print_marked(mark: str, name: str, text: str) -> None:
     """A line that begins with a coloured word."""
-    click.echo(f"{colour(mark, name)}: {safe(text)}")
+    room = columns()
+    lines = [safe(text)] if room is None else _broken(f"{mark}: {safe(text)}", room)
+    lines[0] = lines[0].removeprefix(f"{mark}: ")
+    click.echo("\n".join([f"{colour(mark, name)}: {lines[0]}", *lines[1:]]))
 
 
 def print_plan(plan: Plan, *, as_json: bool) -> None:
