@@ -14,6 +14,7 @@ import pytest
 from tbupdate.boot import initrd
 from tests.boot.debian import base, online
 from tests.packages.chroots import build, layered, repacked
+from tests.pages import blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -105,6 +106,7 @@ def test_the_life_of_the_packages(built: tuple[Path, str], system: tuple[Path, I
     inside("sh", "-c", "apt-get install --yes --no-install-recommends /older/*.deb")
     assert has_hook(tree)
     _work(tree, inside)
+    _follow_the_tutorial(tree)
     for unit in STATIC:
         assert any(tree.glob(f"usr/lib/systemd/system/*.*/tb-update-{unit}")), unit
     for unit in (*(f"tb-update-{unit}" for unit in SWITCHED_ON_BY_PEOPLE), "tb-server.service"):
@@ -130,6 +132,36 @@ def test_the_life_of_the_packages(built: tuple[Path, str], system: tuple[Path, I
 
     inside("apt-get", "purge", "--yes", "tb-update", "tb-server", "tbdiff")
     assert ours(tree) == []
+
+
+# mmdebstrap itself is run where the tutorial is tested alone; here its system is made of packages that are there.
+MMDEBSTRAP = """#!/bin/sh
+set -e
+for tree; do :; done
+for name in bin lib lib64 sbin; do mkdir -p "$tree/usr/$name"; ln -s "usr/$name" "$tree/$name"; done
+mkdir -p "$tree/dev" "$tree/usr/local/bin"
+for package in base-files coreutils dash libacl1 libattr1 libc6 libgmp10 libpcre2-8-0 libselinux1; do
+    dpkg-query -L "$package" || dpkg-query -L "${package}t64"
+done | tar --create --no-recursion --files-from=- 2>/dev/null | tar --extract --directory "$tree"
+"""
+
+
+def _follow_the_tutorial(tree: Path) -> None:
+    """Whoever has installed the packages goes on: a release is deployed, committed, and rolled back."""
+    own = tree / "usr/local/bin/mmdebstrap"
+    own.write_text(MMDEBSTRAP)
+    own.chmod(0o755)
+    script = "\n".join(["set -eu", "shopt -s expand_aliases", "cd /var/tmp", *blocks("docs/tutorial.md")])
+    done = subprocess.run(
+        ["unshare", "--mount", "chroot", tree, "bash", "-c", script],
+        env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for said in ("hello from 1.1", "rejected, with exit code 3", "rollback"):
+        assert said in done.stdout
+    own.unlink()
 
 
 def _work(tree: Path, inside: Inside) -> None:
