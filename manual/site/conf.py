@@ -13,6 +13,7 @@ MENU = {
     "Start": ["docs/index", "docs/install", "docs/faq", "CHANGELOG"],
     "Tutorial": ["docs/tutorial"],
     "How to": [
+        "docs/how-to",
         "docs/building-images",
         "docs/boot",
         "docs/updates",
