@@ -6,7 +6,7 @@ import re
 import struct
 
 from tbdiff.entry import ID_MAX, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 
 VERSION = 2
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
@@ -35,9 +35,9 @@ def from_text(text: bytes) -> bytes:
     named = USER in tags or GROUP in tags
     single = all(tags.count(tag) == 1 for tag in MINIMAL) and tags.count(MASK) <= 1
     if not single or (named and MASK not in tags) or len({(t, i) for t, i, _ in entries}) != len(entries):
-        raise Rejected(f"the tarball has an access control list that is not valid: {_shown(text)}")
+        raise Malformed(f"the tarball has an access control list that is not valid: {_shown(text)}")
     if len(entries) > ENTRIES_MAX:
-        raise Rejected("the tarball has an access control list that is too long")
+        raise Malformed("the tarball has an access control list that is too long")
     return _HEAD.pack(VERSION) + b"".join(_ENTRY.pack(tag, permissions, who) for tag, who, permissions in entries)
 
 
@@ -45,12 +45,12 @@ def _entry(item: bytes) -> tuple[int, int, int]:
     """Tag, id and permissions."""
     fields = [field.strip() for field in item.split(b":")]
     if not 3 <= len(fields) <= 4:
-        raise Rejected(f"the tarball has an access control list that is not valid: {_shown(item)}")
+        raise Malformed(f"the tarball has an access control list that is not valid: {_shown(item)}")
     kind, name, permissions = fields[:3]
     tag = _TAGS.get((kind, bool(name)))
     bits = _PERMISSIONS.fullmatch(permissions)
     if tag is None or bits is None:
-        raise Rejected(f"the tarball has an access control list that is not valid: {_shown(item)}")
+        raise Malformed(f"the tarball has an access control list that is not valid: {_shown(item)}")
     who = NOBODY
     if name:
         # star and libarchive put the number behind the permissions where they know a name.
@@ -62,7 +62,7 @@ def _entry(item: bytes) -> tuple[int, int, int]:
             )
         who = int(digits)
         if who > ID_MAX:
-            raise Rejected(f"the tarball has an access control list for the number {who}, which nobody can have")
+            raise Malformed(f"the tarball has an access control list for the number {who}, which nobody can have")
     return tag, who, sum(bit for bit, set_ in zip((4, 2, 1), bits.groups(), strict=True) if set_ != b"-")
 
 

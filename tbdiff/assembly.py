@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tbdiff.content import BLOCK, Contents
 from tbdiff.entry import Entry, Listing
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.recipe import CONTENT, Member, Recipe, Source
 from tbdiff.staging import StagedContent, Staging
 
@@ -133,7 +133,7 @@ def _write(out: int, parts: Iterator[bytes], size: int) -> None:
         while view:
             view = view[os.write(out, view) :]
     if size:
-        raise Rejected("a packed file of the base is not what it was; the tree was left as it is")
+        raise Malformed("a packed file of the base is not what it was; the tree was left as it is")
 
 
 class PlainSink:
@@ -178,7 +178,7 @@ class PackingSink:
     def _begin(self) -> None:
         member = self._member
         if member is None or member.kind >= len(self._encoders):
-            raise Rejected("the image packs a file with a compressor that it does not name")
+            raise Malformed("the image packs a file with a compressor that it does not name")
         self._encoder = self._encoders[member.kind](member.unpacked)
         self._left = member.unpacked
         self._packed = member.packed
@@ -189,14 +189,14 @@ class PackingSink:
         if self._encoder is not None:
             self._emit(self._encoder.flush())
             if self._packed:
-                raise Rejected("a file could not be re-created: its compressor made less of it; nothing was changed")
+                raise Malformed("a file could not be re-created: its compressor made less of it; nothing was changed")
         self._encoder = None
         self._next()
 
     def _emit(self, data: bytes) -> None:
         self._packed -= len(data)
         if self._packed < 0:
-            raise Rejected("a file could not be re-created: its compressor made more of it; nothing was changed")
+            raise Malformed("a file could not be re-created: its compressor made more of it; nothing was changed")
         self._out.write(data)
 
     def write(self, data: bytes, /) -> None:

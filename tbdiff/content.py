@@ -8,7 +8,7 @@ from typing import Protocol
 from tbdiff import recipe as recipes
 from tbdiff.delta import add_bytes
 from tbdiff.entry import Entry, Kind, Listing
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.packed import PackedEntries
 from tbdiff.payload import DATA, DIFFERENCE, STEP, Streams
 from tbdiff.recipe import BASE, CONTENT, Recipe, Source, unpacked_size
@@ -33,7 +33,7 @@ def _needed(base: Listing, target: Listing) -> Iterator[Entry]:
             sizes[digest] = target.entries.sizes[n]
             yield target.entries[n]
         elif size != target.entries.sizes[n]:
-            raise Rejected("the image gives one content two sizes")
+            raise Malformed("the image gives one content two sizes")
 
 
 def runs(entry: Entry) -> Sequence[tuple[int, int]]:
@@ -93,20 +93,20 @@ class Contents:
 
     def _check(self, recipe: Recipe) -> None:
         if recipe.index >= len(self._needs) or recipe.index in self._made:
-            raise Rejected("the image makes a content that is not needed")
+            raise Malformed("the image makes a content that is not needed")
         if recipe.data_stream < DATA:
-            raise Rejected("the image keeps a content where none can be")
+            raise Malformed("the image keeps a content where none can be")
         entry = self._needs[recipe.index]
         if recipe.members and entry.extents is not None:
-            raise Rejected("the image packs a file that has holes")
+            raise Malformed("the image packs a file that has holes")
         if recipe.size != unpacked_size(carried(entry), recipe.members):
-            raise Rejected("the image makes a content of another size than it says")
+            raise Malformed("the image makes a content of another size than it says")
         for source in recipe.sources:
             if source.kind == CONTENT:
                 if source.index not in self._made:
-                    raise Rejected("the image builds on a content that it has not made yet")
+                    raise Malformed("the image builds on a content that it has not made yet")
             elif source.index >= len(self._base) or self._base.entries.kinds[source.index] is not Kind.FILE:
-                raise Rejected("the image builds on a file that its base does not have")
+                raise Malformed("the image builds on a file that its base does not have")
 
     def size(self, source: Source) -> int:
         """How many bytes a source has."""

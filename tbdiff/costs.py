@@ -9,7 +9,7 @@ from tbdiff import recipe as recipes
 from tbdiff.changes import stated_contents
 from tbdiff.content import carried
 from tbdiff.entry import Entry, canonical_key
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.metering import FRAMING, METADATA, NAMES, Metered
 from tbdiff.operation import TreeDelta
 from tbdiff.payload import CONTROL, DATA, DIFFERENCE
@@ -51,7 +51,7 @@ def weigh(streams: Metered) -> list[Recipe]:
         record = numbers(streams.record())
         recipe = recipes.decode(record)
         if recipe.data_stream < DATA:
-            raise Rejected("the image keeps a content where none can be")
+            raise Malformed("the image keeps a content where none can be")
         found.append(recipe)
         end = 0
         # How long the sources are only the base could tell.
@@ -62,7 +62,7 @@ def weigh(streams: Metered) -> list[Recipe]:
             end = cover.new + cover.length
         _pass(streams, recipe.data_stream, recipe.size - end)
     if sorted(recipe.index for recipe in found) != list(range(len(found))):
-        raise Rejected("the image makes a content that is not needed")
+        raise Malformed("the image makes a content that is not needed")
     return found
 
 

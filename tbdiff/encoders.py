@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tbdiff import libzstd, lz4
 from tbdiff.compression import zstd
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 
 # What a container holds is told by its codec; the values are part of the format.
 DEFLATE, LZ4, ZSTD, XZ = range(4)
@@ -53,7 +53,7 @@ def decoded(codec: int, parts: Iterator[bytes]) -> Iterator[bytes]:
         else:
             raise Rejected("the image unpacks a file in a way that this tbdiff does not know", "Update tbdiff first.")
     except (zlib.error, zstd.ZstdError, lzma.LZMAError, lz4.Lz4Error):
-        raise Rejected("a packed file of the base is not what it was; nothing was changed") from None
+        raise Malformed("a packed file of the base is not what it was; nothing was changed") from None
 
 
 def _decoder(codec: int) -> Any:
@@ -257,7 +257,7 @@ class _GzipEncoder:
             self._process.stdin.close()
         self._reader.join()
         if self._process.wait():
-            raise Rejected("a file could not be re-created: gzip failed; nothing was changed")
+            raise Malformed("a file could not be re-created: gzip failed; nothing was changed")
         return self._taken()
 
     def __del__(self) -> None:

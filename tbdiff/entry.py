@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.packed import PackedEntries
 
 NAME_MAX = 255
@@ -77,7 +77,7 @@ class Entry(NamedTuple):
 def check_name(name: bytes) -> bytes:
     """Return `name` if it can be one component of a path; raise Rejected if it could lead elsewhere."""
     if not 0 < len(name) <= NAME_MAX or name in (b".", b"..") or b"/" in name or b"\0" in name:
-        raise Rejected(f"the image names an entry {printable(name[:300])!r}, which no directory can hold")
+        raise Malformed(f"the image names an entry {printable(name[:300])!r}, which no directory can hold")
     return name
 
 
@@ -196,7 +196,7 @@ def in_order(entries: dict[bytes, Entry]) -> Listing:
         if entry.kind is Kind.DIRECTORY:
             children.setdefault(path, ([], []))
     if entries and b"" not in children:
-        raise Rejected("the tree has no root directory")
+        raise Malformed("the tree has no root directory")
     for path, entry in entries.items():
         if path:
             held = children.get(path.rpartition(b"/")[0])
@@ -213,7 +213,7 @@ def in_order(entries: dict[bytes, Entry]) -> Listing:
         ordered.extend(entries[p] for p in sorted(files))
         stack.extend(sorted(directories, reverse=True))
     if len(ordered) != len(entries):
-        raise Rejected("the tree has directories that are not reached from its root")
+        raise Malformed("the tree has directories that are not reached from its root")
     return Listing(ordered)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MADE_WRONGLY = "It is damaged, or was made wrongly: fetch it again, and if that does not help, have it made anew."
+
 
 class Stop(Exception):
     """Why a command ended; `str()` is one sentence that says what is wrong and what stayed untouched.
@@ -26,6 +28,17 @@ class Rejected(Stop):
     """The command refused to do it, and nothing was changed (exit code 3)."""
 
     exit_code = 3
+
+
+class Malformed(Rejected):
+    """What came from outside is not what it has to be: an image, a tarball, an index that is damaged or made wrongly.
+
+    Such a thing is refused where it is decoded, which knows neither what it is part of nor what would become of it; so
+    what stayed as it was, and what to do, is the same for all of them.
+    """
+
+    def __init__(self, message: str, remedy: str = MADE_WRONGLY) -> None:
+        super().__init__(message if ";" in message else f"{message}; nothing was changed", remedy)
 
 
 class NothingToDo(Stop):

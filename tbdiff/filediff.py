@@ -13,7 +13,7 @@ from tbdiff.compare import differing
 from tbdiff.content import Nowhere
 from tbdiff.descent import Descent
 from tbdiff.entry import Entry, Kind, Listing, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.image import Image, Over
 from tbdiff.recipe import BASE, Recipe
 from tbdiff.tree import Progress, quiet
@@ -147,7 +147,7 @@ def _content(over: Over, new: Entry, tree: Path | None) -> bytes:
         sink = _InMemory(_sources(over, recipe, tree))
         over.contents.follow(recipe, record, sink)
         if hashlib.sha256(sink.content).digest() != new.digest:
-            raise Rejected("the image makes a content that is not the one that it says")
+            raise Malformed("the image makes a content that is not the one that it says")
         return bytes(sink.content)
     raise AssertionError("a content that is needed has no recipe")
 

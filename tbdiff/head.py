@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tbdiff.dsse import ALGORITHMS, KEY_ID, SIGNATURE, Signature
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.manifest import STATEMENT_MAX, Manifest, parse_target, parse_way
 from tbdiff.payload import Readable, read_exactly
 
@@ -57,7 +57,7 @@ class Head:
         """The two statements, parsed."""
         target, way = parse_target(self.target), parse_way(self.way, self.target)
         if way.container == "tbdiff" and target.tree is None:
-            raise Rejected("the image does not say to which tree it leads")
+            raise Malformed("the image does not say to which tree it leads")
         return Manifest(target=target, way=way)
 
 
@@ -67,16 +67,16 @@ def read_head(source: Readable, magic: bytes = MAGIC) -> Head:
     for _ in range(2):
         (size,) = struct.unpack("<I", read_exactly(source, 4))
         if size > STATEMENT_MAX:
-            raise Rejected("the image's manifest is too long to be one")
+            raise Malformed("the image's manifest is too long to be one")
         statements.append(read_exactly(source, size))
     count = read_exactly(source, 1)[0]
     if count > SIGNATURES_MAX:
-        raise Rejected("the image has more signatures than a reader counts")
+        raise Malformed("the image has more signatures than a reader counts")
     signatures = []
     for _ in range(count):
         role, algorithm, key_id, size = _RECORD.unpack(read_exactly(source, _RECORD.size))
         if size > SIGNATURE_MAX:
-            raise Rejected("the image has a signature that is too long to be one")
+            raise Malformed("the image has a signature that is too long to be one")
         value = read_exactly(source, size)
         # Other roles and algorithms may come to be; here they count for nothing.
         if role <= 1 and algorithm in ALGORITHMS and size == SIGNATURE:

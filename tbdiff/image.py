@@ -14,7 +14,7 @@ from tbdiff.changes import Change, image_changes
 from tbdiff.content import Contents, needed
 from tbdiff.descent import Descent
 from tbdiff.entry import EMPTY, Entry, Listing
-from tbdiff.errors import NothingToDo, Rejected
+from tbdiff.errors import Malformed, NothingToDo, Rejected
 from tbdiff.head import MAGIC, read_head
 from tbdiff.legacy.commands import START as LEGACY_START
 from tbdiff.line import DIRECT, Line
@@ -112,7 +112,7 @@ class Image(OpenedImage):
 
     def _contents(self, streams: Streams) -> Changes:
         if max(streams.left(META), streams.left(LABELS)) > META_MAX:
-            raise Rejected("the image's metadata is too large to be read")
+            raise Malformed("the image's metadata is too large to be read")
         delta = wire.decode(streams.read(META, streams.left(META)))
         streams.release(META)
         names = labels.decode(streams.read(LABELS, streams.left(LABELS)), delta)
@@ -184,7 +184,7 @@ class Image(OpenedImage):
         target, listing = self.manifest.target, rebuilt.target
         exact = (listing.digest.hex(), len(listing), listing.content_size, listing.largest)
         if exact != (target.tree, target.entries, target.size, target.largest):
-            raise Rejected("the image does not lead to the target that its signer answers for; nothing was changed")
+            raise Malformed("the image does not lead to the target that its signer answers for; nothing was changed")
 
     def check(self, progress: Progress = quiet) -> Changes:
         """Read the whole payload and verify every chunk of it, without a tree."""
@@ -231,7 +231,7 @@ def open_image(
         head = read_head(opened)
         manifest, signers = head.verify(keys, unsigned_ok=unsigned_ok)
         if manifest.way.container != "tbdiff":
-            raise Rejected("the image says that it is something else than it is")
+            raise Malformed("the image says that it is something else than it is")
         return Image(opened, head, manifest, signers)
     except BaseException as error:
         opened.__exit__(type(error), error, None)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from tbdiff.entry import printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.manifest import Count, EncoderName, Hex256, Line, Statement, Word, parse
 from tbdiff.sealed import Sealed, check_parts, parts_of, unseal
 from tbdiff.signature import PrivateKey, PublicKey
@@ -95,12 +95,12 @@ def read_index(raw: bytes, keys: Sequence[PublicKey]) -> tuple[Index, str]:
     try:
         check_parts(payload, parts_of(payload))
     except ValueError:
-        raise Rejected("the index of images has more parts than can belong to it") from None
+        raise Malformed("the index of images has more parts than can belong to it") from None
     index = parse(Index, payload, "the index of images")
     trees = {release.tree for release in index.releases}
     named = {tree for channel in index.channels.values() for tree in channel} | {image.tree for image in index.images}
     if len(trees) != len(index.releases) or not named <= trees:
-        raise Rejected("the index of images names trees that it does not describe, or describes one twice")
+        raise Malformed("the index of images names trees that it does not describe, or describes one twice")
     return index, signers[0].name
 
 

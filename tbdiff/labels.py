@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tbdiff.entry import Entry, Kind, Listing
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.operation import Edit, Field, TreeDelta
 
 # Above this many edits of metadata alone, these are only counted: their names would outweigh them.
@@ -43,11 +43,11 @@ def decode(data: bytes, delta: TreeDelta) -> dict[int, bytes]:
     if not data:
         return {}
     if data[0] > 1 or (len(data) > 1 and data[-1]):
-        raise Rejected("the image's labels are not valid")
+        raise Malformed("the image's labels are not valid")
     paths = data[1:].split(b"\0")[:-1]
     numbers = labelled(delta, bool(data[0]))
     if len(paths) != len(numbers):
-        raise Rejected("the image's labels do not fit what it changes")
+        raise Malformed("the image's labels do not fit what it changes")
     return dict(zip(numbers, paths, strict=True))
 
 
@@ -55,4 +55,4 @@ def check(labels: dict[int, bytes], base: Listing) -> None:
     """What an image says it changes must be what it changes."""
     for number, path in labels.items():
         if number >= len(base) or shown(base.entries[number]) != path:
-            raise Rejected("the image names other entries than it changes")
+            raise Malformed("the image names other entries than it changes")

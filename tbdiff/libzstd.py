@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 
 STEP = 1 << 17
 
@@ -77,7 +77,7 @@ class ZstdEncoder:
                 self._context, ctypes.byref(target), ctypes.byref(source), operation
             )
             if self._library.ZSTD_isError(left):
-                raise Rejected("a file could not be re-created: libzstd failed; nothing was changed")
+                raise Malformed("a file could not be re-created: libzstd failed; nothing was changed")
             parts.append(self._out.raw[: target.position])
             if source.position == len(data) and (left == 0 or (operation == _CONTINUE and target.position < STEP)):
                 return b"".join(parts)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 
 FORMAT_VERSION: Final = 1
 CHUNKS_MAX = 1 << 19
@@ -132,13 +132,13 @@ def parse_way(raw: bytes, target: bytes) -> Way:
     """Read a way statement whose signature was verified; it must lead to the target statement `target`."""
     way = parse(Way, raw)
     if way.target != hashlib.sha256(target).hexdigest():
-        raise Rejected("the image's way does not lead to the target that it carries")
+        raise Malformed("the image's way does not lead to the target that it carries")
     if list(way.lzma) != sorted({n for n in way.lzma if n < len(way.streams)}) or (
         way.lzma and LZMA not in way.requires
     ):
-        raise Rejected("the image's way names streams that there are not, twice, or without requiring what they need")
+        raise Malformed("the image's way names streams that there are not, twice, or without requiring what they need")
     if way.chunk_count > CHUNKS_MAX:
-        raise Rejected("the image's payload is cut into more chunks than a reader holds digests of")
+        raise Malformed("the image's payload is cut into more chunks than a reader holds digests of")
     return way
 
 

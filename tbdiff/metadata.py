@@ -9,7 +9,7 @@ import stat
 
 from tbdiff.descent import through
 from tbdiff.entry import Entry, Extents, Kind, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.tree import data_extents
 
 STEP = 1 << 18
@@ -162,7 +162,7 @@ def _check_zeros(entry: Entry, fd: int, offset: int, length: int) -> None:
     while left:
         part = os.pread(fd, min(left, STEP), position)
         if not part or any(part):
-            raise Rejected(f"the image calls a hole in {printable(entry.path)!r} what holds data")
+            raise Malformed(f"the image calls a hole in {printable(entry.path)!r} what holds data")
         position += len(part)
         left -= len(part)
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from tbdiff.compression import zstd
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.payload import LABELS, META, Chunks, Frames, Held, Streams, check_count, check_stream, decompressor
 
 # Owners of what no file owns. Those of contents are their numbers, 0 and up.
@@ -38,7 +38,7 @@ class Metered(Streams):
     def read(self, number: int, size: int) -> bytes:
         """Exactly `size` bytes of stream `number`."""
         if size > self.left(number):
-            raise Rejected("the image uses more of a stream than there is")
+            raise Malformed("the image uses more of a stream than there is")
         stream = self._metered[number]
         stream.left -= size
         owner = {META: METADATA, LABELS: NAMES}.get(number, self.owner)
@@ -61,7 +61,7 @@ class Metered(Streams):
         if stream.held:
             stream.packed += stream.held.popleft()
         elif stream.eof:
-            raise Rejected("a stream of the image is shorter than it says")
+            raise Malformed("a stream of the image is shorter than it says")
         else:
             self._pull(number)
 
@@ -85,9 +85,9 @@ class Metered(Streams):
             while stream.held or stream.packed:
                 stream.packed += stream.held.popleft() if stream.held else b""
                 if not stream.unpack() and not stream.held and stream.packed:
-                    raise Rejected("a stream of the image holds more than is used")
+                    raise Malformed("a stream of the image holds more than is used")
             if stream.left or stream.block is not None or not (stream.eof or stream.unbegun):
-                raise Rejected("a stream of the image holds more than is used")
+                raise Malformed("a stream of the image holds more than is used")
             self.stored[FRAMING] += stream.ending
         chunks.check_end()
 
@@ -153,10 +153,10 @@ class _Metered:
         try:
             data = self._unpacker.decompress(part)
         except (zstd.ZstdError, lzma.LZMAError, EOFError) as error:
-            raise Rejected(f"a stream of the image cannot be decompressed: {error}") from None
+            raise Malformed(f"a stream of the image cannot be decompressed: {error}") from None
         self._unread -= len(data)
         if self._unread < 0:
-            raise Rejected("a stream of the image holds more than is used")
+            raise Malformed("a stream of the image holds more than is used")
         self.eof = self._unpacker.eof
         self.ending += end
         if data:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tbdiff.changes import KINDS, Change
 from tbdiff.entry import Entry, Kind, Listing, canonical_key, check_name, in_order, join, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 
 WHITEOUT = b".wh."
 RESERVED = b".wh..wh."
@@ -44,11 +44,11 @@ def layer_of(entries: Sequence[Entry], *, delta: bool) -> Layer:
                 "If it is a layer over a base, say --delta.",
             )
         if entry.kind is not Kind.FILE or entry.size:
-            raise Rejected(f"the tarball holds {shown}, which is not the empty file that marks something for removal")
+            raise Malformed(f"the tarball holds {shown}, which is not the empty file that marks something for removal")
         if entry.name == OPAQUE:
             opaque.add(entry.parent)
         elif entry.name.startswith(RESERVED):
-            raise Rejected(f"the tarball holds {shown}, a mark that tbdiff does not know")
+            raise Malformed(f"the tarball holds {shown}, a mark that tbdiff does not know")
         else:
             whiteouts.add(join(entry.parent, check_name(entry.name[len(WHITEOUT) :])))
     return Layer(tuple(plain), frozenset(whiteouts), frozenset(opaque))
@@ -94,7 +94,7 @@ class _Stack:
         """Lay one entry over what is there."""
         old = self._at(entry.path)
         if self.added(entry.path) and not (old and old.kind is entry.kind is Kind.DIRECTORY):
-            raise Rejected(f"the tarball holds {printable(entry.path)!r} twice")
+            raise Malformed(f"the tarball holds {printable(entry.path)!r} twice")
         if entry.kind is Kind.HARDLINK:
             self.links.add(entry.path)
             self.numbers[entry.path] = self._linked(entry)
@@ -117,7 +117,7 @@ class _Stack:
             directory = self._at(above)
             reached = directory is None or directory.kind is Kind.DIRECTORY
         if found is None or not reached or found.kind is Kind.DIRECTORY:
-            raise Rejected(
+            raise Malformed(
                 f"the tarball makes {printable(entry.path)!r} a hard link to {printable(entry.link)!r}, "
                 "which is nothing that was there before it and can be linked to"
             )
@@ -147,7 +147,7 @@ class _Stack:
                 names.setdefault(number, []).append(path)
         for number, paths in names.items():
             if len(paths) > NAMES_MAX:
-                raise Rejected(f"the tarball gives one file {len(paths)} names; {NAMES_MAX} is the limit")
+                raise Malformed(f"the tarball gives one file {len(paths)} names; {NAMES_MAX} is the limit")
             if len(paths) > 1:
                 head, *others = sorted(paths, key=canonical_key)
                 entries[head] = self.inodes[number]._replace(path=head)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, Protocol
 
 from tbdiff.compression import zstd
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.manifest import Way
 from tbdiff.packer import LZMA_WINDOW, Packer
 
@@ -98,7 +98,7 @@ class Chunks:
     def check_end(self) -> None:
         """Nothing may follow: neither in the payload nor behind it."""
         if self.left or self._source.read(1):
-            raise Rejected("the image goes on behind its end")
+            raise Malformed("the image goes on behind its end")
 
 
 def decompressor(*, by_lzma: bool) -> Any:
@@ -156,13 +156,13 @@ class _Stream:
     def refill(self, size: int) -> None:
         """Decompress what is held into the buffer, at least a little."""
         if self._unpacker.eof:
-            raise Rejected("a stream of the image is shorter than it says")
+            raise Malformed("a stream of the image is shorter than it says")
         data = self.held.popleft() if self._unpacker.needs_input and self.held else b""
         self.started = True
         try:
             self._buffer = self._unpacker.decompress(data, max(size, STEP // 4))
         except (zstd.ZstdError, lzma.LZMAError) as error:
-            raise Rejected(f"a stream of the image cannot be decompressed: {error}") from None
+            raise Malformed(f"a stream of the image cannot be decompressed: {error}") from None
         self._at = 0
 
     def release(self) -> None:
@@ -180,7 +180,7 @@ class _Stream:
             self.refill(1)
             surplus = bool(self._buffer)
         if surplus or self.held or self._unpacker.unused_data or (self.started and not self._unpacker.eof):
-            raise Rejected("a stream of the image holds more than is used")
+            raise Malformed("a stream of the image holds more than is used")
 
 
 Frames = Callable[[int], tuple[int, bytes]]
@@ -189,13 +189,13 @@ Frames = Callable[[int], tuple[int, bytes]]
 def check_count(sizes: Sequence[int]) -> None:
     """Refuse more streams than there is room for."""
     if len(sizes) > STREAMS_MAX:
-        raise Rejected("the image has more streams than a reader holds")
+        raise Malformed("the image has more streams than a reader holds")
 
 
 def check_stream(number: int, sizes: Sequence[int]) -> None:
     """Refuse a frame of no stream, or of one that holds nothing."""
     if number >= len(sizes) or not sizes[number]:
-        raise Rejected("the image has a frame of a stream that it does not name, or that holds nothing")
+        raise Malformed("the image has a frame of a stream that it does not name, or that holds nothing")
 
 
 class Streams:
@@ -214,7 +214,7 @@ class Streams:
     def read(self, number: int, size: int) -> bytes:
         """Exactly `size` bytes of stream `number`."""
         if size > self.left(number):
-            raise Rejected("the image uses more of a stream than there is")
+            raise Malformed("the image uses more of a stream than there is")
         stream = self._streams[number]
         stream.left -= size
         part = stream.take(size)
@@ -246,7 +246,7 @@ class Streams:
         """The next record of the control stream."""
         size = int.from_bytes(self.read(CONTROL, 4), "little")
         if size > RECORD_MAX:
-            raise Rejected("the image has a record that is too long")
+            raise Malformed("the image has a record that is too long")
         return self.read(CONTROL, size)
 
     def _pull(self, wanted: int) -> None:
@@ -260,7 +260,7 @@ class Streams:
     @staticmethod
     def _limit(held: Iterable[Held]) -> None:
         if sum(one.size for one in held) > HELD_MAX:
-            raise Rejected("the image's streams are interleaved so that they cannot be read in one pass")
+            raise Malformed("the image's streams are interleaved so that they cannot be read in one pass")
 
     def _hold(self, number: int, data: bytes) -> None:
         check_stream(number, self._sizes)
@@ -285,7 +285,7 @@ def frames_of(chunks: Chunks) -> Frames:
         head = chunks.read(4)
         size = int.from_bytes(head[1:], "little")
         if not 0 < size <= FRAME_MAX:
-            raise Rejected("the image has a frame of an impossible size")
+            raise Malformed("the image has a frame of an impossible size")
         return head[0], chunks.read(size)
 
     return next_frame

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tbdiff.entry import Entry, Kind, Listing, check_name, check_path, join, parents, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.operation import RELEVANT, Field, Ref, TreeDelta
 
 NOWHERE = -1
@@ -86,31 +86,31 @@ class _Rebuild:
     def _check_references(self) -> None:
         size, count = len(self.base.entries), len(self.delta.adds)
         if any(not 0 < n < size for n in self.removed):
-            raise Rejected("the image removes an entry that its base does not have")
+            raise Malformed("the image removes an entry that its base does not have")
         edited = self.delta.edits.indices
         if any(not 0 <= n < size for n in edited):
-            raise Rejected("the image edits an entry that its base does not have")
+            raise Malformed("the image edits an entry that its base does not have")
         if any(n in self.removed for n in self.moved):
-            raise Rejected("the image both removes and moves a directory")
+            raise Malformed("the image both removes and moves a directory")
         if any(not edit.fields for edit in self.delta.edits) or any(
             n in self.removed or n in self.moved for n in edited
         ):
-            raise Rejected("the image edits what it removes or moves, or edits nothing")
+            raise Malformed("the image edits what it removes or moves, or edits nothing")
         if any(source is not None and not 0 < source < size for source in self.delta.adds.sources):
-            raise Rejected("the image takes over an entry that its base does not have")
+            raise Malformed("the image takes over an entry that its base does not have")
         sources = [a.source for a in self.delta.adds if a.entry.kind is Kind.DIRECTORY and a.source is not None]
         if len(sources) != len(self.moved):
             # Moved into itself, it would never end.
-            raise Rejected("the image moves one directory to two places")
+            raise Malformed("the image moves one directory to two places")
         for name in self.delta.adds.entries.paths[0 if size else 1 :]:
             check_name(name)
         refs = [edit.link for edit in self.delta.edits if edit.link]
         refs += [add.link for add in self.delta.adds if add.link]
         refs += [add.parent for add in self.delta.adds]
         if any(not 0 <= ref.index < (count if ref.added else size) for ref in refs):
-            raise Rejected("the image refers to an entry that is not there")
+            raise Malformed("the image refers to an entry that is not there")
         if not size and not (count and self.delta.adds.entries.kinds[0] is Kind.DIRECTORY):
-            raise Rejected("the image does not begin with a root directory")
+            raise Malformed("the image does not begin with a root directory")
 
     def result(self) -> Rebuilt:
         """Descend from the root; what is not reached from it was referred to in a circle."""
@@ -129,14 +129,14 @@ class _Rebuild:
             directories.sort(key=_by_name, reverse=True)
             names = {name for name, _ in files} | {name for name, _ in directories}
             if len(names) != len(files) + len(directories):
-                raise Rejected(f"the image makes two entries of one name in {printable(path or b'/')!r}")
+                raise Malformed(f"the image makes two entries of one name in {printable(path or b'/')!r}")
             for name, child in files:
                 yield self._placed(child, join(path, name))
             stack.extend((child, join(path, name)) for name, child in directories)
         if self.count != self.held + 1 - self._below_removed() or NOWHERE in self.added or NOWHERE in self.edited:
-            raise Rejected("the image makes or edits entries in a directory that is not in the tree")
+            raise Malformed("the image makes or edits entries in a directory that is not in the tree")
         if any(one > other for one, other in pairwise(self.added)):
-            raise Rejected("the image does not add entries in the tree's order")
+            raise Malformed("the image does not add entries in the tree's order")
 
     def _below_removed(self) -> int:
         """How many base entries go because a directory above them goes."""
@@ -186,12 +186,12 @@ class _Rebuild:
             else:
                 entry = kept if kept.path is path else kept._replace(path=path)
         if entry.extents and sum(entry.extents[-1]) > entry.size:
-            raise Rejected(f"the image gives {printable(path)!r} parts beyond its end")
+            raise Malformed(f"the image gives {printable(path)!r} parts beyond its end")
         self.count += 1
         if entry.kind is Kind.HARDLINK:
             first = self.firsts.get(link) if link is not None else None
             if first is None:
-                raise Rejected(f"the image links {printable(path)!r} to no file that is before it in the tree")
+                raise Malformed(f"the image links {printable(path)!r} to no file that is before it in the tree")
             return entry if entry.link == first else entry._replace(link=first)
         if ref in self.firsts and entry.kind is not Kind.DIRECTORY:
             self.firsts[ref] = path
@@ -206,10 +206,10 @@ def merged(old: Entry | None, stated: Entry, fields: Field, path: bytes) -> Entr
     """The entry at `path` that has the stated fields, and the others from `old`."""
     if old is None:
         if fields != RELEVANT[stated.kind]:
-            raise Rejected("the image leaves out fields of an entry that is in no base")
+            raise Malformed("the image leaves out fields of an entry that is in no base")
         return stated._replace(path=path)
     if old.kind is not stated.kind:
-        raise Rejected("the image takes an entry for one of another kind")
+        raise Malformed("the image takes an entry for one of another kind")
     return Entry(
         # One and the same object, where it is: paths are most of what a listing takes.
         path=old.path if old.path == path else path,

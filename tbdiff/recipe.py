@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.varint import Column, numbers, take, take_below, unzigzag, zigzag
 
 SIZE_MAX = 2**62
@@ -68,7 +68,7 @@ class Cover(NamedTuple):
 def unpacked_size(size: int, members: Sequence[Member]) -> int:
     """How large a file of `size` bytes is when its members are unpacked; Rejected where they do not fit into it."""
     if sum(member.gap + member.packed for member in members) > size:
-        raise Rejected("the image has packed parts beyond a file's end")
+        raise Malformed("the image has packed parts beyond a file's end")
     return size - sum(member.packed for member in members) + sum(member.unpacked for member in members)
 
 
@@ -113,10 +113,10 @@ def decode(record: Iterator[int]) -> Recipe:
         kind, number = take_below(record, UNPACKED), take(record)
         inside = _decode_members(record) if kind == UNPACKED else ()
         if kind == UNPACKED and not inside:
-            raise Rejected("the image unpacks a file that holds nothing packed")
+            raise Malformed("the image unpacks a file that holds nothing packed")
         sources.append(Source(kind, number, inside))
     if sum(source.kind == UNPACKED for source in sources) > UNPACKED_MAX:
-        raise Rejected("the image unpacks more files at once than a reader has room for")
+        raise Malformed("the image unpacks more files at once than a reader has room for")
     members = _decode_members(record)
     return Recipe(index, data_stream, size, tuple(sources), members, take(record))
 
@@ -126,7 +126,7 @@ def _decode_members(record: Iterator[int]) -> tuple[Member, ...]:
         Member(*(take_below(record, SIZE_MAX) for _ in range(4))) for _ in range(take_below(record, MEMBERS_MAX))
     )
     if any(not member.packed or not member.unpacked for member in members):
-        raise Rejected("the image packs nothing into something, or something into nothing")
+        raise Malformed("the image packs nothing into something, or something into nothing")
     return members
 
 
@@ -143,7 +143,7 @@ def covers(recipe: Recipe, record: Iterator[int], more: Iterator[bytes], old_siz
         length = code >> 1
         end, old_end = start + length, old + length
         if not length or end > recipe.size or old < 0 or old_end > old_size:
-            raise Rejected("the image patches a file beyond its end")
+            raise Malformed("the image patches a file beyond its end")
         yield Cover(start, old, length, bool(code & 1))
     check_end(record)
 
@@ -151,4 +151,4 @@ def covers(recipe: Recipe, record: Iterator[int], more: Iterator[bytes], old_siz
 def check_end(record: Iterator[int]) -> None:
     """A record holds no more than what is read from it."""
     if next(record, None) is not None:
-        raise Rejected("the image has a record that holds more than it says")
+        raise Malformed("the image has a record that holds more than it says")

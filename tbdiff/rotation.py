@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydantic
 
-from tbdiff.errors import Failed, NothingToDo, Rejected
+from tbdiff.errors import Failed, Malformed, NothingToDo, Rejected
 from tbdiff.index import MOMENT
 from tbdiff.output import appearing
 from tbdiff.sealed import Sealed
@@ -180,7 +180,7 @@ def _stand(chain: tuple[Sealed, ...]) -> Standing:
         ever += before.ring.every_key
     last, sealed = read_statement(chain[-1]), chain[-1]
     if last.version != len(chain):
-        raise Rejected(f"a trust statement of version {last.version} stands where {len(chain)} belongs")
+        raise Malformed(f"a trust statement of version {last.version} stands where {len(chain)} belongs")
     authority = before.authority if before else last.authority
     signers = sealed.signers((*authority.keys, *last.authority.keys))
     names = tuple(key.name for key in signers)

@@ -28,7 +28,7 @@ from tbdiff.dsse import (
     key_id,
 )
 from tbdiff.entry import printable
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, Malformed, Rejected
 
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey
 
@@ -296,7 +296,7 @@ class KeyRing:
             )
         known = {key.key_id for key in (*keys, *self.own)}
         if any(signature.key_id in known for signature in mine):
-            raise Rejected(
+            raise Malformed(
                 "the image's signature is not valid: it was changed after it was signed; nothing was changed here"
             )
         made = ", ".join(signature.key_id.hex() for signature in mine) or "none"

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from tbdiff.content import BLOCK, runs
 from tbdiff.descent import DIRECTORY, FILE, Descent
 from tbdiff.entry import Entry, Listing, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.metadata import copy_content, set_holes, write_at
 from tbdiff.tree import STAGING
 
@@ -120,7 +120,7 @@ class StagedContent:
         while not self._run_left:
             run = next(self._runs, None)
             if run is None:
-                raise Rejected("the image writes a file beyond its end")
+                raise Malformed("the image writes a file beyond its end")
             self._position, self._run_left = run
             self._hash_zeros(self._position)
         return self._run_left
@@ -165,7 +165,7 @@ class StagedContent:
     def finish(self) -> None:
         """Check that all of the content came, and that it is the right one."""
         if self._run_left or next(self._runs, None) not in (None, (0, 0)):
-            raise Rejected("the image leaves a file unfinished")
+            raise Malformed("the image leaves a file unfinished")
         self._hash_zeros(self._entry.size)
         if self._hash.digest() != self._entry.digest:
             raise Rejected(

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from tbdiff.dsse import Algorithm
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.index import Instant
 from tbdiff.manifest import Statement, Word, parse
 from tbdiff.sealed import BYTES_OF_PART, ENVELOPE_PARTS, Envelope, Sealed, check_parts, opened
@@ -153,9 +153,10 @@ def follow(
     _require(sealed, before.without(nothing), version, "the keys that were trusted before it")
     trust = read_statement(sealed)
     if trust.version != version:
-        raise Rejected(f"a trust statement of version {trust.version} stands where {version} belongs")
+        raise Malformed(f"a trust statement of version {trust.version} stands where {version} belongs")
     if not set(revoked) <= trust.revoked_keys:
-        raise Rejected(f"trust statement {version} takes back that a key was revoked; what was trusted before stays so")
+        why = f"trust statement {version} takes back that a key was revoked; what was trusted before stays so"
+        raise Malformed(why)
     _require(sealed, trust.authority.without(nothing), version, "the keys that it names itself")
     return trust
 
@@ -165,7 +166,7 @@ def read_statement(sealed: Sealed) -> Trust:
     try:
         check_parts(sealed.payload, ENVELOPE_PARTS + len(sealed.payload) // BYTES_OF_PART)
     except ValueError:
-        raise Rejected("a trust statement has more parts than can belong to it") from None
+        raise Malformed("a trust statement has more parts than can belong to it") from None
     return parse(Trust, sealed.payload, "the trust statement")
 
 

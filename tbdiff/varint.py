@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 
 VARINT_MAX = 2**64 - 1
 
@@ -43,14 +43,14 @@ def numbers(data: bytes) -> Iterator[int]:
         if byte & 0x80:
             shift += 7
             if shift > 63:
-                raise Rejected("the image holds a number that is too long")
+                raise Malformed("the image holds a number that is too long")
         else:
             if value > VARINT_MAX or (shift and not byte):
-                raise Rejected("the image holds a number that is too large, or longer than it need be")
+                raise Malformed("the image holds a number that is too large, or longer than it need be")
             yield value
             value = shift = 0
     if shift:
-        raise Rejected("the image holds a number that is cut off")
+        raise Malformed("the image holds a number that is cut off")
 
 
 def gaps(values: Iterable[int]) -> Column:
@@ -72,7 +72,7 @@ def take(column: Iterator[int]) -> int:
     """The next number of a column that must have one."""
     value = next(column, None)
     if value is None:
-        raise Rejected("the image's metadata is cut off")
+        raise Malformed("the image's metadata is cut off")
     return value
 
 
@@ -80,7 +80,7 @@ def take_below(column: Iterator[int], limit: int) -> int:
     """The next number of a column, at most `limit`."""
     value = take(column)
     if value > limit:
-        raise Rejected("the image's metadata holds a number that is too large")
+        raise Malformed("the image's metadata holds a number that is too large")
     return value
 
 
@@ -90,6 +90,6 @@ def number_at(data: bytes, position: int) -> tuple[int, int]:
     while end < len(data) and data[end] & 0x80:
         end += 1
     if end >= len(data):
-        raise Rejected("the image holds a number that is cut off")
+        raise Malformed("the image holds a number that is cut off")
     (value,) = numbers(data[position : end + 1])
     return value, end + 1

@@ -17,7 +17,7 @@ from tbdiff.entry import (
     Xattrs,
     check_name,
 )
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed
 from tbdiff.operation import RELEVANT, Add, Edit, Field, Ref, TreeDelta
 from tbdiff.packed import NO_DIGEST
 from tbdiff.varint import Column, gaps, number_at, numbers, take, take_below, ungap, unzigzag, zigzag
@@ -156,7 +156,7 @@ def _columns(data: bytes) -> Iterator[bytes]:
     while position < len(data):
         length, position = number_at(data, position)
         if length > len(data) - position:
-            raise Rejected("the image's metadata is cut off")
+            raise Malformed("the image's metadata is cut off")
         yield data[position : position + length]
         position += length
 
@@ -168,7 +168,7 @@ class _Reader:
         def column() -> bytes:
             found = next(columns, None)
             if found is None:
-                raise Rejected("the image's metadata is cut off")
+                raise Malformed("the image's metadata is cut off")
             return found
 
         self.column = column
@@ -184,7 +184,7 @@ class _Reader:
         self.sets = list(_xattr_sets(self.column()))
         self.used_sets = 0
         if len(set(self.sets)) != len(self.sets):
-            raise Rejected("the image holds a set of attributes twice")
+            raise Malformed("the image holds a set of attributes twice")
         self.xattr_refs = numbers(self.column())
         self.sizes = numbers(self.column())
         self.digests = self.column()
@@ -197,7 +197,7 @@ class _Reader:
     def state(self, kind: Kind, fields: Field, name: bytes) -> tuple[Entry, Ref | None]:
         """The stated fields of the next entry, and what it links to."""
         if int(fields) & ~int(RELEVANT[kind]):
-            raise Rejected("the image states what an entry of its kind does not have")
+            raise Malformed("the image states what an entry of its kind does not have")
         mode = take_below(self.modes, MODE_MASK) if fields & Field.MODE else 0
         uid = take_below(self.uids, ID_MAX) if fields & Field.UID else 0
         gid = take_below(self.gids, ID_MAX) if fields & Field.GID else 0
@@ -206,7 +206,7 @@ class _Reader:
         if fields & Field.XATTRS:
             number = take_below(self.xattr_refs, len(self.sets) - 1)
             if number > self.used_sets:
-                raise Rejected("the image's sets of attributes are not in the order in which they are used")
+                raise Malformed("the image's sets of attributes are not in the order in which they are used")
             self.used_sets = max(self.used_sets, number + 1)
             xattrs = self.sets[number]
         size, digest, target, rdev = 0, b"", b"", (0, 0)
@@ -217,13 +217,13 @@ class _Reader:
                 digest = self.digests[self.digest_at : self.digest_at + 32]
                 self.digest_at += 32
                 if len(digest) != 32:
-                    raise Rejected("the image's metadata is cut off")
+                    raise Malformed("the image's metadata is cut off")
                 if digest == NO_DIGEST:
-                    raise Rejected("the image holds a file without a digest")
+                    raise Malformed("the image holds a file without a digest")
             elif kind is Kind.SYMLINK:
                 target = next(self.targets, b"")
                 if not 0 < len(target) <= LINK_MAX:
-                    raise Rejected("the image holds a symbolic link that no system can hold")
+                    raise Malformed("the image holds a symbolic link that no system can hold")
             elif kind is Kind.HARDLINK:
                 link = Ref.of_code(take(self.links))
             else:
@@ -234,7 +234,7 @@ class _Reader:
     def _mtime(self) -> int:
         second, nanosecond = take(self.seconds), take(self.nanoseconds)
         if abs(second) > MTIME_SECONDS_MAX or not 0 <= nanosecond < 1_000_000_000:
-            raise Rejected("the image holds a time that no clock shows")
+            raise Malformed("the image holds a time that no clock shows")
         return second * 1_000_000_000 + nanosecond
 
     def _extents(self, size: int) -> Extents | None:
@@ -248,7 +248,7 @@ class _Reader:
             offset = end + gap
             end = offset + length
             if not length or (n and not gap) or end > SIZE_MAX or (count == 2 and not gap and length == size):
-                raise Rejected("the image holds a sparse file whose parts overlap")
+                raise Malformed("the image holds a sparse file whose parts overlap")
             found.append((offset, length))
         return tuple(found)
 
@@ -264,12 +264,12 @@ class _Reader:
             or any(next(column, None) is not None for column in iterators)
             or self.digest_at != len(self.digests)
         ):
-            raise Rejected("the image's metadata holds more than it uses")
+            raise Malformed("the image's metadata holds more than it uses")
 
 
 def _terminated(data: bytes) -> list[bytes]:
     if data and not data.endswith(b"\0"):
-        raise Rejected("the image's metadata is cut off")
+        raise Malformed("the image's metadata is cut off")
     return data.split(b"\0")[:-1]
 
 
@@ -280,7 +280,7 @@ def _xattr_sets(data: bytes) -> Iterator[Xattrs]:
         nonlocal position
         value, position = number_at(data, position)
         if value > limit:
-            raise Rejected("the image holds an attribute that is too large")
+            raise Malformed("the image holds an attribute that is too large")
         return value
 
     def take_bytes(limit: int) -> bytes:
@@ -288,7 +288,7 @@ def _xattr_sets(data: bytes) -> Iterator[Xattrs]:
         length = take_number(limit)
         found = data[position : position + length]
         if len(found) != length:
-            raise Rejected("the image's attributes are cut off")
+            raise Malformed("the image's attributes are cut off")
         position += length
         return found
 
@@ -296,7 +296,7 @@ def _xattr_sets(data: bytes) -> Iterator[Xattrs]:
         pairs = tuple((take_bytes(XATTR_NAME_MAX), take_bytes(XATTR_VALUE_MAX)) for _ in range(take_number(len(data))))
         names = [name for name, _ in pairs]
         if any(not name or b"\0" in name for name in names) or names != sorted(set(names)):
-            raise Rejected("the image holds attributes that no entry can have")
+            raise Malformed("the image holds attributes that no entry can have")
         yield pairs
 
 
@@ -304,7 +304,7 @@ def _kinds(data: bytes) -> list[Kind]:
     try:
         return [Kind(value) for value in data]
     except ValueError:
-        raise Rejected("the image holds an entry of an unknown kind") from None
+        raise Malformed("the image holds an entry of an unknown kind") from None
 
 
 def decode(data: bytes) -> TreeDelta:
@@ -320,11 +320,11 @@ def decode(data: bytes) -> TreeDelta:
     add_sources = list(_sources(read.column()))
     names = _terminated(read.column())
     if not len(indices) == len(edit_kinds) == len(edit_fields):
-        raise Rejected("the image's metadata does not fit together")
+        raise Malformed("the image's metadata does not fit together")
     if not len(add_kinds) == len(add_fields) == len(add_parents) == len(add_sources) == len(names):
-        raise Rejected("the image's metadata does not fit together")
+        raise Malformed("the image's metadata does not fit together")
     if any(not 0 <= code < NUMBER_MAX for code in (*add_parents, *indices)):
-        raise Rejected("the image refers to an entry that is not there")
+        raise Malformed("the image refers to an entry that is not there")
     read.fields()
 
     def edits() -> Iterator[Edit]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from tbdiff.arrival import ARRIVING, Arrivals
 from tbdiff.content import BLOCK
 from tbdiff.entry import Entry, Kind, Listing, printable
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, Malformed, Rejected
 from tbdiff.legacy.commands import SIZE_MAX, PatchFile
 from tbdiff.metadata import write_at
 from tbdiff.staging import Staging
@@ -43,10 +43,10 @@ class LegacyContents:
                 "The tree is not the one that the image was made for; it was left as it is.",
             )
         if old.size > SIZE_MAX:
-            raise Rejected(f"the image changes {printable(entry.path)!r}, which is too large for it to say where")
+            raise Malformed(f"the image changes {printable(entry.path)!r}, which is too large for it to say where")
         self._to_copy -= old.size
         if self._to_copy < 0:
-            raise Rejected("the image copies more than its base holds")
+            raise Malformed("the image copies more than its base holds")
         kept = old.size - command.end
         size = command.start + command.size + kept
         source = self._open(old)

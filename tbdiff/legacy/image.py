@@ -14,7 +14,7 @@ from tbdiff.changes import KINDS, Change
 from tbdiff.compare import compare
 from tbdiff.descent import Descent
 from tbdiff.entry import Kind, Listing, join, printable
-from tbdiff.errors import NothingToDo, Rejected, Stop
+from tbdiff.errors import Malformed, NothingToDo, Rejected, Stop
 from tbdiff.head import Head
 from tbdiff.legacy.commands import (
     ChangeDirectory,
@@ -121,7 +121,7 @@ def open_legacy(source: Source, keys: KeyRing | None, *, unsigned_ok: bool) -> L
 def check_depth(depth: int) -> None:
     """Rejected where a stream leaves its tree."""
     if depth < 0:
-        raise Rejected("the image leaves the tree that it is applied to; nothing was changed")
+        raise Malformed("the image leaves the tree that it is applied to; nothing was changed")
 
 
 def _is_socket(tree: Descent, path: bytes) -> bool:

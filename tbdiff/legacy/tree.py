@@ -9,7 +9,7 @@ from typing import Protocol
 from tbdiff.acl import GROUP_OBJ, MASK, OTHER, USER_OBJ
 from tbdiff.changes import KINDS
 from tbdiff.entry import PATH_MAX, Entry, Kind, Listing, Xattrs, join, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.legacy.commands import (
     SECOND,
     ChangeDirectory,
@@ -115,7 +115,7 @@ class LegacyTree:
         if command.name in self._held:
             raise Rejected(f"the image makes {printable(path)!r}, which is there already", _OTHER_BASE)
         if path == STAGING:
-            raise Rejected(f"the image makes {printable(path)!r}, a name that tbdiff needs for itself")
+            raise Malformed(f"the image makes {printable(path)!r}, a name that tbdiff needs for itself")
         self._count += 1
         self._weigh(len(path))
         match command:
@@ -138,7 +138,7 @@ class LegacyTree:
         """Count what is held in memory; Rejected if it is too much."""
         self._metadata += size
         if self._metadata > METADATA_MAX or self._count > ENTRIES_MAX:
-            raise Rejected("the image makes more entries than a device can hold")
+            raise Malformed("the image makes more entries than a device can hold")
 
     @property
     def _held(self) -> dict[bytes, _Node | int]:
@@ -147,7 +147,7 @@ class LegacyTree:
     def _path(self, name: bytes) -> bytes:
         path = join(self._here[-1][0], name)
         if len(path) >= PATH_MAX:
-            raise Rejected(f"the image names a path of {len(path)} bytes; {PATH_MAX - 1} is the limit")
+            raise Malformed(f"the image names a path of {len(path)} bytes; {PATH_MAX - 1} is the limit")
         return path
 
     def _any(self, name: bytes) -> _Node:
@@ -176,7 +176,7 @@ class LegacyTree:
 
     def _leave(self, seconds: int) -> None:
         if len(self._here) == 1:
-            raise Rejected("the image leaves the tree that it is applied to; nothing was changed")
+            raise Malformed("the image leaves the tree that it is applied to; nothing was changed")
         _, node = self._here.pop()
         node.entry = node.entry._replace(mtime=seconds * SECOND)
 
@@ -263,7 +263,7 @@ def _with_mode(xattrs: Xattrs, mode: int) -> Xattrs:
 
 def _acl_with_mode(acl: bytes, mode: int) -> bytes:
     if len(acl) % _ACL_ENTRY.size != 4:
-        raise Rejected("the image changes the mode of a file whose access control list is damaged")
+        raise Malformed("the image changes the mode of a file whose access control list is damaged")
     entries = list(_ACL_ENTRY.iter_unpack(acl[4:]))
     of_group = MASK if any(tag == MASK for tag, _, _ in entries) else GROUP_OBJ
     bits = {USER_OBJ: mode >> 6 & 7, of_group: mode >> 3 & 7, OTHER: mode & 7}

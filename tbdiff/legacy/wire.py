@@ -11,7 +11,7 @@ from io import BytesIO
 from typing import Literal
 
 from tbdiff.entry import ID_MAX, LINK_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX, Kind, Xattrs, check_name, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.legacy.commands import (
     START,
     ChangeDirectory,
@@ -129,7 +129,7 @@ class Fields:
         """A time."""
         found = int.from_bytes(self.take(8), "little", signed=True)
         if abs(found) > MTIME_SECONDS_MAX:
-            raise Rejected("the image holds a time that no clock shows")
+            raise Malformed("the image holds a time that no clock shows")
         return found
 
     def text(self) -> bytes:
@@ -149,7 +149,7 @@ class Fields:
 def commands(fields: Fields) -> Iterator[Command]:
     """All commands up to the end of the stream; the first, which names the format, is checked and left out."""
     if fields.take(len(START)) != START:
-        raise Rejected("the image is not one of the legacy format")
+        raise Malformed("the image is not one of the legacy format")
     yield from _Decoder(fields, DIALECTS).commands()
 
 
@@ -208,7 +208,7 @@ class _Decoder:
         mask, stated = self._change(stat.S_IFREG)
         start, end, size = self._fields.number(4), self._fields.number(4), self._fields.number(4)
         if start > end:
-            raise Rejected(f"the image replaces a part of {printable(name)!r} that ends before it begins")
+            raise Malformed(f"the image replaces a part of {printable(name)!r} that ends before it begins")
         return PatchFile(name, mask, stated, start, end, size, self._fields.pieces(size))
 
     def _change_file(self) -> Command:
@@ -219,7 +219,7 @@ class _Decoder:
         seconds, uid, gid = self._fields.seconds(), self._id(), self._id()
         name, target = self._fields.name(), self._fields.text()
         if not 0 < len(target) <= LINK_MAX or b"\0" in target:
-            raise Rejected(f"the image makes {printable(name)!r} a symlink to what no symlink can lead to")
+            raise Malformed(f"the image makes {printable(name)!r} a symlink to what no symlink can lead to")
         return MakeSymlink(name, target, uid, gid, seconds)
 
     def _make_special(self) -> Command:
@@ -227,7 +227,7 @@ class _Decoder:
         stated = Stated(stat.S_IMODE(mode), self._id(), self._id(), seconds)
         device = self._fields.number(4)
         if stat.S_IFMT(mode) not in SPECIAL or mode >= 1 << 16:
-            raise Rejected(f"the image makes {printable(name)!r} a special file of no known kind")
+            raise Malformed(f"the image makes {printable(name)!r} a special file of no known kind")
         kind = SPECIAL[stat.S_IFMT(mode)]
         rdev = (os.major(device), os.minor(device)) if kind in (Kind.CHAR, Kind.BLOCK) else (0, 0)
         return MakeSpecial(name, kind, stated, rdev)
@@ -235,19 +235,19 @@ class _Decoder:
     def _change(self, kind: int) -> tuple[Mask, Stated]:
         mask, seconds, uid, gid = self._fields.number(2), self._fields.seconds(), self._id(), self._id()
         if mask & ~ALL_MASKS:
-            raise Rejected("the image changes metadata of a sort that is not known")
+            raise Malformed("the image changes metadata of a sort that is not known")
         return Mask(mask), Stated(self._mode(kind), uid, gid, seconds)
 
     def _mode(self, kind: int) -> int:
         mode = self._fields.number(4)
         if mode >= 1 << 16 or stat.S_IFMT(mode) not in (kind, 0):
-            raise Rejected(f"the image states the mode {mode:#o} for a thing of another kind")
+            raise Malformed(f"the image states the mode {mode:#o} for a thing of another kind")
         return stat.S_IMODE(mode)
 
     def _id(self) -> int:
         found = self._fields.number(4)
         if found > ID_MAX:
-            raise Rejected(f"the image states {found} as an owner, which nobody can be")
+            raise Malformed(f"the image states {found} as an owner, which nobody can be")
         return found
 
     # --- attributes, and how long a length is
@@ -270,12 +270,12 @@ class _Decoder:
             name = self._fields.text()
             size = int.from_bytes(self._fields.take(dialect.width), dialect.order)
             if not 0 < len(name) <= XATTR_NAME_MAX or b"\0" in name or name in found:
-                raise Rejected("the image sets an extended attribute of a name that none can have, or sets one twice")
+                raise Malformed("the image sets an extended attribute of a name that none can have, or sets one twice")
             if size > XATTR_VALUE_MAX:
-                raise Rejected(f"the image sets an extended attribute of {size} bytes; {XATTR_VALUE_MAX} is the limit")
+                raise Malformed(f"the image sets an extended attribute of {size} bytes; {XATTR_VALUE_MAX} is the limit")
             total += len(name) + size
             if total > XATTRS_MAX:
-                raise Rejected("the image sets more extended attributes than one thing can have")
+                raise Malformed("the image sets more extended attributes than one thing can have")
             found[name] = self._fields.take(size)
         return tuple(sorted(found.items()))
 

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from tbdiff.entry import ID_MAX, LINK_MAX, MODE_MASK, PATH_MAX, Entry, Extents, Kind, check_path, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.tar import header as tarheader
 from tbdiff.tar.header import BLOCK, SIZE_MAX, Header, within
 from tbdiff.tar.pax import Pax, check_global
@@ -99,7 +99,7 @@ class Scan:
     def _pad(self, data: bytes) -> None:
         self._padding += len(data)
         if data.count(0) != len(data) or self._padding > PADDING_MAX:
-            raise Rejected("the tarball goes on behind its end")
+            raise Malformed("the tarball goes on behind its end")
 
     def finish(self) -> None:
         """Say that the stream is over; Rejected if its end mark did not come."""
@@ -116,22 +116,22 @@ class Scan:
             else:
                 yield from self._member(header)
         if (yield BLOCK) != ZEROS:
-            raise Rejected("the tarball has only half an end mark")
+            raise Malformed("the tarball has only half an end mark")
 
     def _member(self, header: Header) -> Parser:
         pax, long = None, {}
         while header.flag in b"xLK":
             if header.flag == b"x":
                 if pax is not None:
-                    raise Rejected("the tarball has two extended headers for one entry")
+                    raise Malformed("the tarball has two extended headers for one entry")
                 pax = Pax((yield from _body(header, EXTENSION_MAX)))
             else:
                 if header.flag in long:
-                    raise Rejected("the tarball has two long names for one entry")
+                    raise Malformed("the tarball has two long names for one entry")
                 long[header.flag] = _long_name((yield from _body(header, PATH_MAX + 1)))
             block = yield BLOCK
             if block == ZEROS:
-                raise Rejected("the tarball ends where an entry should follow")
+                raise Malformed("the tarball ends where an entry should follow")
             header = tarheader.parse(block)
         raw, entry, stored = _entry(header, pax or Pax(), long)
         if header.flag == b"S":
@@ -151,7 +151,7 @@ def _pass_by(size: int) -> Parser:
 def _body(header: Header, limit: int) -> Generator[int, bytes, bytes]:
     """The content of an extension header."""
     if not 0 < header.size <= limit:
-        raise Rejected(f"the tarball has a header of {header.size} bytes, and {limit} is the limit")
+        raise Malformed(f"the tarball has a header of {header.size} bytes, and {limit} is the limit")
     body = yield header.size + -header.size % BLOCK
     return body[: header.size]
 
@@ -159,7 +159,7 @@ def _body(header: Header, limit: int) -> Generator[int, bytes, bytes]:
 def _long_name(body: bytes) -> bytes:
     name = body.rstrip(b"\0")
     if not name or b"\0" in name:
-        raise Rejected("the tarball has a long name that is empty or holds a NUL byte")
+        raise Malformed("the tarball has a long name that is empty or holds a NUL byte")
     return name
 
 
@@ -181,7 +181,7 @@ def _entry(header: Header, pax: Pax, long: dict[bytes, bytes]) -> tuple[bytes, E
     if stored is None:
         stored = within(header.size, SIZE_MAX, f"the size of {shown}")
     if stored and kind is not Kind.FILE:
-        raise Rejected(f"the tarball has content for {shown}, which is no regular file")
+        raise Malformed(f"the tarball has content for {shown}, which is no regular file")
     entry = Entry(
         path=clean(raw, directory=kind is Kind.DIRECTORY),
         kind=kind,
@@ -195,7 +195,7 @@ def _entry(header: Header, pax: Pax, long: dict[bytes, bytes]) -> tuple[bytes, E
         xattrs=pax.xattrs(),
     )
     if kind is not Kind.FILE and pax.is_sparse:
-        raise Rejected(f"the tarball has holes for {shown}, which is no regular file")
+        raise Malformed(f"the tarball has holes for {shown}, which is no regular file")
     if kind is Kind.HARDLINK:
         entry = Entry(path=entry.path, kind=kind, link=entry.link)
     return raw, entry, stored
@@ -204,21 +204,21 @@ def _entry(header: Header, pax: Pax, long: dict[bytes, bytes]) -> tuple[bytes, E
 def _name(header: Header, pax: Pax, long: dict[bytes, bytes]) -> bytes:
     sparse_name, path = pax.text(b"GNU.sparse.name"), pax.text(b"path")
     if b"L" in long and (sparse_name or path):
-        raise Rejected("the tarball names one entry in two ways")
+        raise Malformed("the tarball names one entry in two ways")
     return sparse_name or path or long.get(b"L") or header.name
 
 
 def _link(kind: Kind, header: Header, pax: Pax, long: dict[bytes, bytes], shown: str) -> bytes:
     path = pax.text(b"linkpath")
     if b"K" in long and path:
-        raise Rejected("the tarball names the target of one link in two ways")
+        raise Malformed("the tarball names the target of one link in two ways")
     link = path or long.get(b"K") or header.link
     if kind is Kind.HARDLINK:
         return clean(link, directory=False)
     if kind is not Kind.SYMLINK:
         return b""
     if not 0 < len(link) <= LINK_MAX:
-        raise Rejected(f"the tarball has a symbolic link {shown} with a target of {len(link)} bytes")
+        raise Malformed(f"the tarball has a symbolic link {shown} with a target of {len(link)} bytes")
     return link
 
 
@@ -236,13 +236,13 @@ def _mtime(pax: Pax, header: Header, shown: str) -> int:
     if mtime is None:
         mtime = header.mtime * 1_000_000_000
     if abs(mtime) > MTIME_SECONDS_MAX * 1_000_000_000:
-        raise Rejected(f"the tarball holds a time of {shown} that no clock shows")
+        raise Malformed(f"the tarball holds a time of {shown} that no clock shows")
     return mtime
 
 
 def _device(header: Header, pax: Pax, shown: str) -> tuple[int, int]:
     if header.rdev is None:
-        raise Rejected(f"the tarball has a device {shown} without its number")
+        raise Malformed(f"the tarball has a device {shown} without its number")
     major = pax.number(b"SCHILY.devmajor", tarheader.MAJOR_MAX)
     minor = pax.number(b"SCHILY.devminor", tarheader.MINOR_MAX)
     return (
@@ -257,11 +257,11 @@ def clean(raw: bytes, *, directory: bool) -> bytes:
         raise Rejected(f"the tarball names {printable(raw[:300])!r}, which is outside of the tree", "Pack it relative.")
     names = [name for name in raw.split(b"/") if name not in (b"", b".")]
     if not directory and (not names or raw.endswith((b"/", b"/."))):
-        raise Rejected(f"the tarball names {printable(raw[:300])!r}, which can only be a directory")
+        raise Malformed(f"the tarball names {printable(raw[:300])!r}, which can only be a directory")
     if not raw:
-        raise Rejected("the tarball has an entry without a name")
+        raise Malformed("the tarball has an entry without a name")
     if names and names[0] == STAGING:
-        raise Rejected(f"the tarball names {printable(raw[:300])!r}, which tbdiff needs for itself")
+        raise Malformed(f"the tarball names {printable(raw[:300])!r}, which tbdiff needs for itself")
     return check_path(b"/".join(names)) if names else b""
 
 
@@ -274,7 +274,7 @@ def _old_sparse_map(header: Header) -> Generator[int, bytes, list[tuple[int, int
         further, more = tarheader.more_sparse_pairs((yield BLOCK))
         pairs += further
         if len(pairs) > SPARSE_PARTS_MAX:
-            raise Rejected("the tarball has a sparse file of too many parts")
+            raise Malformed("the tarball has a sparse file of too many parts")
     return pairs
 
 
@@ -288,12 +288,12 @@ def _pax_sparse(entry: Entry, pax: Pax, stored: int) -> Generator[int, bytes, tu
         count = pax.number(b"GNU.sparse.numblocks", SPARSE_PARTS_MAX)
         pairs = _listed_pairs(pax)
         if count != len(pairs):
-            raise Rejected("the tarball has a sparse file with another number of parts than it says")
+            raise Malformed("the tarball has a sparse file with another number of parts than it says")
     else:
         raise Rejected("the tarball has a sparse file in a form that tbdiff does not know", "Pack it with GNU tar.")
     size = pax.number(b"GNU.sparse.realsize" if form[0] == b"1" else b"GNU.sparse.size", SIZE_MAX)
     if size is None:
-        raise Rejected("the tarball has a sparse file that does not say how large it is")
+        raise Malformed("the tarball has a sparse file that does not say how large it is")
     return _sparse(entry, size, pairs, stored), stored
 
 
@@ -302,15 +302,15 @@ def _listed_pairs(pax: Pax) -> list[tuple[int, int]]:
     if listed is not None:
         values = listed.split(b",") if listed else []
         if pax.sparse:
-            raise Rejected("the tarball says in two ways where a file has its holes")
+            raise Malformed("the tarball says in two ways where a file has its holes")
     else:
         keys = [key for key, _ in pax.sparse]
         if keys != [b"GNU.sparse.offset", b"GNU.sparse.numbytes"] * (len(keys) // 2):
-            raise Rejected("the tarball has a sparse file whose parts are not in pairs")
+            raise Malformed("the tarball has a sparse file whose parts are not in pairs")
         values = [value for _, value in pax.sparse]
     numbers = [_decimal(value) for value in values]
     if len(numbers) % 2:
-        raise Rejected("the tarball has a sparse file whose parts are not in pairs")
+        raise Malformed("the tarball has a sparse file whose parts are not in pairs")
     return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
@@ -320,7 +320,7 @@ def _stored_map(stored: int) -> Generator[int, bytes, tuple[list[tuple[int, int]
     lines: list[bytes] = []
     while not lines or len(lines) < 1 + 2 * _count(lines[0]):
         if len(text) >= min(stored, SPARSE_MAP_MAX):
-            raise Rejected("the tarball has a sparse file whose list of parts does not end")
+            raise Malformed("the tarball has a sparse file whose list of parts does not end")
         block = yield BLOCK
         # A line may begin in one block and end in the next.
         rest = text[text.rfind(b"\n") + 1 :]
@@ -336,7 +336,7 @@ def _count(line: bytes) -> int:
 
 def _decimal(text: bytes) -> int:
     if not re.fullmatch(rb"\d{1,20}", text):
-        raise Rejected("the tarball has a sparse file with a part that is no number")
+        raise Malformed("the tarball has a sparse file with a part that is no number")
     return int(text)
 
 
@@ -346,7 +346,7 @@ def _sparse(entry: Entry, size: int, pairs: list[tuple[int, int]], stored: int) 
     end = 0
     for offset, length in pairs:
         if offset < end or length < 0 or offset + length > size:
-            raise Rejected(
+            raise Malformed(
                 f"the tarball has a sparse file {printable(entry.path)!r} whose parts overlap or lie outside"
             )
         if found and offset == end and length:
@@ -355,6 +355,6 @@ def _sparse(entry: Entry, size: int, pairs: list[tuple[int, int]], stored: int) 
             found.append((offset, length))
         end = offset + length
     if sum(length for _, length in found) != stored or not 0 <= size <= SIZE_MAX:
-        raise Rejected(f"the tarball has a sparse file {printable(entry.path)!r} with another content than it says")
+        raise Malformed(f"the tarball has a sparse file {printable(entry.path)!r} with another content than it says")
     extents: Extents | None = None if not size or found == [(0, size)] else tuple(found)
     return entry._replace(size=size, extents=extents)

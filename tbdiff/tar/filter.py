@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.payload import Readable
 from tbdiff.tar.header import BLOCK, is_header
 
@@ -126,7 +126,7 @@ def _frames(
     data = _start(source, b"")
     while data:
         if not begins(data):
-            raise Rejected("the tarball goes on behind its end")
+            raise Malformed("the tarball goes on behind its end")
         frame = new()
         while not frame.eof:
             if not data and frame.needs_input:
@@ -136,7 +136,7 @@ def _frames(
             try:
                 out = frame.decompress(data, STEP)
             except (error, EOFError) as reason:
-                raise Rejected(f"the tarball cannot be decompressed: {reason}; nothing was changed") from None
+                raise Malformed(f"the tarball cannot be decompressed: {reason}; nothing was changed") from None
             data = b""
             if out:
                 yield out

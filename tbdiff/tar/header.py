@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 
 BLOCK = 512
 SIZE_MAX = 2**63 - 1
@@ -44,7 +44,7 @@ def is_header(block: bytes) -> bool:
 def parse(block: bytes) -> Header:
     """Read one header block; Rejected if it is none or of a form that is not known."""
     if not _checksum_holds(block):
-        raise Rejected("the tarball is damaged, or is no tarball: a header's checksum is wrong")
+        raise Malformed("the tarball is damaged, or is no tarball: a header's checksum is wrong")
     magic, flag = block[257:265], block[156:157]
     gnu = magic == b"ustar  \0"
     ustar = magic[:6] == b"ustar\0"
@@ -88,14 +88,14 @@ def number(field: bytes) -> int:
         return value - (1 << 8 * len(field) - 1) if field[0] & 0x40 else value
     digits = _OCTAL.fullmatch(field)
     if digits is None:
-        raise Rejected("the tarball has a header with a number that is none")
+        raise Malformed("the tarball has a header with a number that is none")
     return int(digits[1] or b"0", 8)
 
 
 def within(value: int, limit: int, what: str) -> int:
     """`value`, which must be in 0..`limit`."""
     if not 0 <= value <= limit:
-        raise Rejected(f"the tarball says that {what} is {value}, and it can only be from 0 to {limit}")
+        raise Malformed(f"the tarball says that {what} is {value}, and it can only be from 0 to {limit}")
     return value
 
 

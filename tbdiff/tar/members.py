@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tbdiff.entry import Entry, Kind, printable
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import Failed, Malformed
 from tbdiff.tar.check import Member, Scan
 
 DONE, WARNING = 1, -20
@@ -48,7 +48,7 @@ def members(pieces: Iterator[bytes]) -> Iterator[Arriving]:
             libarchive.ffi.read_open(archive, None, nothing[0], callback, nothing[1])
         except ArchiveError as error:
             feed.check()
-            raise Rejected(f"the tarball cannot be read: {_words(error.msg)}") from None
+            raise Malformed(f"the tarball cannot be read: {_words(error.msg)}") from None
         yield from _Reading(libarchive.ffi, archive, feed).members()
     feed.finish()
 
@@ -87,7 +87,7 @@ class _Feed:
             self.scan.feed(piece)
         self.scan.finish()
         if self.scan.members:
-            raise Rejected("the tarball has more entries than libarchive reads of it")
+            raise Malformed("the tarball has more entries than libarchive reads of it")
 
 
 class _Reading:
@@ -108,7 +108,7 @@ class _Reading:
         try:
             while self._succeeded(self._next_header(self._archive, entry)):
                 if not self._feed.scan.members:
-                    raise Rejected("libarchive reads an entry where the tarball has none")
+                    raise Malformed("libarchive reads an entry where the tarball has none")
                 member = self._feed.scan.members.popleft()
                 self._compare(member, entry)
                 blocks = self._blocks(member.entry)
@@ -125,7 +125,7 @@ class _Reading:
             return False
         # Warnings are about names that a locale does not have; these are read elsewhere.
         if code < WARNING:
-            raise Rejected(f"the tarball cannot be read: {_words(self._ffi.error_string(self._archive))}")
+            raise Malformed(f"the tarball cannot be read: {_words(self._ffi.error_string(self._archive))}")
         return True
 
     def _compare(self, member: Member, found: int) -> None:
@@ -144,7 +144,7 @@ class _Reading:
             # Other names depend on the locale.
             facts.append((name, member.raw))
         if any(one != other for one, other in facts):
-            raise Rejected(f"the tarball says of {printable(entry.path)!r} what can be read in two ways")
+            raise Malformed(f"the tarball says of {printable(entry.path)!r} what can be read in two ways")
 
     def _blocks(self, entry: Entry) -> Blocks:
         runs = iter(((0, entry.size),) if entry.extents is None else entry.extents)
@@ -158,11 +158,11 @@ class _Reading:
                 at, length_of_run = next(runs, (0, 0))
                 end = at + length_of_run
             if offset.value != at or length.value > end - at:
-                raise Rejected(f"the content of {printable(entry.path)!r} is not where the tarball says it is")
+                raise Malformed(f"the content of {printable(entry.path)!r} is not where the tarball says it is")
             at += length.value
             yield offset.value, ctypes.string_at(pointer.value or 0, length.value)
         if at != end or next(runs, (0, 0))[1]:
-            raise Rejected(f"the content of {printable(entry.path)!r} is not where the tarball says it is")
+            raise Malformed(f"the content of {printable(entry.path)!r} is not where the tarball says it is")
 
 
 def _words(message: bytes | str | None) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 
 from tbdiff import acl
 from tbdiff.entry import XATTR_NAME_MAX, XATTR_VALUE_MAX, Xattrs, printable
-from tbdiff.errors import Rejected
+from tbdiff.errors import Malformed, Rejected
 from tbdiff.tar.header import within
 
 SCHILY_XATTR = b"SCHILY.xattr."
@@ -41,10 +41,10 @@ def records(body: bytes) -> Iterator[tuple[bytes, bytes]]:
         head = _LENGTH.match(body, at)
         end = at + int(head[1]) if head else 0
         if head is None or not head.end() < end <= len(body) or body[end - 1 : end] != b"\n":
-            raise Rejected("the tarball has an extended header that is not well formed")
+            raise Malformed("the tarball has an extended header that is not well formed")
         key, equals, value = body[head.end() : end - 1].partition(b"=")
         if not key or not equals or b"\0" in key:
-            raise Rejected("the tarball has an extended header that is not well formed")
+            raise Malformed("the tarball has an extended header that is not well formed")
         yield key, value
         at = end
 
@@ -59,7 +59,7 @@ class Pax:
             if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
                 self.sparse.append((key, value))
             elif key in self.fields and key not in REPEATED:
-                raise Rejected(f"the tarball says {printable(key)!r} of one entry twice")
+                raise Malformed(f"the tarball says {printable(key)!r} of one entry twice")
             elif key.startswith(UNKNOWN):
                 raise Rejected(
                     f"the tarball keeps {printable(key)!r} in a form that tbdiff does not know",
@@ -73,7 +73,7 @@ class Pax:
         """A path, or None where the header says nothing of it."""
         value = self.fields.get(key)
         if value is not None and (not value or b"\0" in value):
-            raise Rejected(f"the tarball has an entry whose {printable(key)} is empty or holds a NUL byte")
+            raise Malformed(f"the tarball has an entry whose {printable(key)} is empty or holds a NUL byte")
         return value
 
     def number(self, key: bytes, limit: int) -> int | None:
@@ -82,7 +82,7 @@ class Pax:
         if value is None:
             return None
         if not _DIGITS.fullmatch(value):
-            raise Rejected(f"the tarball says that {printable(key)} is {printable(value[:40])!r}, which is no number")
+            raise Malformed(f"the tarball says that {printable(key)} is {printable(value[:40])!r}, which is no number")
         return within(int(value), limit, printable(key))
 
     def time(self, key: bytes) -> int | None:
@@ -92,7 +92,7 @@ class Pax:
             return None
         parts = _TIME.fullmatch(value)
         if parts is None:
-            raise Rejected(f"the tarball says that {printable(key)} is {printable(value[:40])!r}, which is no time")
+            raise Malformed(f"the tarball says that {printable(key)} is {printable(value[:40])!r}, which is no time")
         nanoseconds = int(parts[2]) * 1_000_000_000 + int((parts[3] or b"")[:9].ljust(9, b"0"))
         return -nanoseconds if parts[1] else nanoseconds
 
@@ -126,9 +126,9 @@ class Pax:
 
 def _put(found: dict[bytes, bytes], name: bytes, value: bytes) -> None:
     if not 0 < len(name) <= XATTR_NAME_MAX or b"\0" in name or len(value) > XATTR_VALUE_MAX:
-        raise Rejected(f"the tarball has an attribute {printable(name[:300])!r} that no file can have")
+        raise Malformed(f"the tarball has an attribute {printable(name[:300])!r} that no file can have")
     if found.setdefault(name, value) != value:
-        raise Rejected(f"the tarball gives one entry two values of the attribute {printable(name)!r}")
+        raise Malformed(f"the tarball gives one entry two values of the attribute {printable(name)!r}")
 
 
 def _unescaped(name: bytes) -> bytes:
@@ -140,14 +140,14 @@ def _base64(value: bytes) -> bytes:
     try:
         return base64.b64decode(value.rstrip(b"=") + b"=" * (-len(value.rstrip(b"=")) % 4), validate=True)
     except binascii.Error:
-        raise Rejected("the tarball has an attribute whose value cannot be decoded") from None
+        raise Malformed("the tarball has an attribute whose value cannot be decoded") from None
 
 
 def check_charset(fields: dict[bytes, bytes]) -> None:
     """Refuse names that would have to be converted."""
     charset = fields.get(b"hdrcharset")
     if charset is not None and charset not in CHARSETS:
-        raise Rejected(f"the tarball's names are in the character set {printable(charset[:80])!r}, not in UTF-8")
+        raise Malformed(f"the tarball's names are in the character set {printable(charset[:80])!r}, not in UTF-8")
 
 
 def check_global(body: bytes) -> None:
@@ -156,6 +156,6 @@ def check_global(body: bytes) -> None:
     check_charset(fields)
     for key in fields:
         if key.startswith(OF_AN_ENTRY):
-            raise Rejected(
+            raise Malformed(
                 f"the tarball says {printable(key)!r} of all its entries at once, which tbdiff does not read"
             )

@@ -12,7 +12,7 @@ from tbdiff.arrival import Arrivals, Hashing, PassingBy, Receiver
 from tbdiff.changes import Change
 from tbdiff.compare import compare
 from tbdiff.entry import EMPTY, Entry, Kind, Listing, printable
-from tbdiff.errors import NothingToDo, Rejected
+from tbdiff.errors import Malformed, NothingToDo, Rejected
 from tbdiff.head import DETACHED_MAGIC, Head, read_head
 from tbdiff.line import DIRECT, Line
 from tbdiff.manifest import Manifest, Target, Way
@@ -113,7 +113,7 @@ class Tarball(OpenedImage):
             return
         exact = (listing.digest.hex(), len(listing), listing.content_size, listing.largest)
         if exact != (target.tree, target.entries, target.size, target.largest):
-            raise Rejected("the image does not lead to the target that its signer answers for; nothing was changed")
+            raise Malformed("the image does not lead to the target that its signer answers for; nothing was changed")
 
     def _read(self, receiver: Receiver, phase: str, progress: Progress) -> Layer:
         """Read all members; their contents go to `receiver`."""
@@ -158,14 +158,14 @@ class _Bounds:
             self._holes += entry.size - sum(length for _, length in entry.extents)
             self._metadata += 16 * len(entry.extents)
         if self._target is not None and (entry.size > self._target.largest or self._size > self._target.size):
-            raise Rejected("the image does not lead to the target that its signer answers for; nothing was changed")
+            raise Malformed("the image does not lead to the target that its signer answers for; nothing was changed")
         if self._target is None and self._holes > self._holes_max:
             raise Rejected(
                 f"the tarball has more than {self._holes_max >> 30} GiB of holes, as far as {printable(entry.path)!r}",
                 "Sign it as a full system: then its size is known, and bounds it.",
             )
         if self._entries > ENTRIES_MAX or self._metadata > METADATA_MAX:
-            raise Rejected("the tarball has more entries than a device can hold")
+            raise Malformed("the tarball has more entries than a device can hold")
 
 
 class _Verified:
@@ -238,7 +238,7 @@ def open_tarball(
     manifest, signers = head.verify(keys, unsigned_ok=unsigned_ok)
     way = manifest.way
     if way.container not in ("tar", "tar-delta"):
-        raise Rejected("the signature file is not one of a tarball")
+        raise Malformed("the signature file is not one of a tarball")
     if delta is not None and delta != (way.container == "tar-delta"):
         signed = "a layer over a base" if way.container == "tar-delta" else "a full system"
         raise Rejected(f"{source.name} is signed as {signed}, and something else was asked for")
