@@ -68,6 +68,7 @@ def efi_machine(efi_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
     with _machine(
         efi_disk,
         tmp_path,
+        *("-M", "q35"),
         *("-drive", f"{flash}=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"),
         *("-drive", f"{flash}=1,file={variables}"),
     ) as made:
@@ -85,7 +86,7 @@ def uboot_disk(grub_disk: Golden) -> Iterator[Golden]:
 def uboot_machine(uboot_disk: Golden, tmp_path: Path) -> Iterator[Machine]:
     """A machine with that."""
     rom = uboot.built() / uboot.ROM
-    with _machine(uboot_disk, tmp_path, "-M", "pc", "-bios", os.fspath(rom)) as made:
+    with _machine(uboot_disk, tmp_path, "-bios", os.fspath(rom)) as made:
         yield made
 
 

@@ -44,6 +44,12 @@ MASKED = {
     "target": "getty",
     "automount": "proc-sys-fs-binfmt_misc",
 }
+# Of all devices that there are it needs its disk, and the port by which it is told what to do.
+DEVICES = """[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=subsystems --action=add --subsystem-match=block
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=block --subsystem-match=virtio-ports
+"""
 
 
 def cache() -> Path:
@@ -115,6 +121,9 @@ def build(tree: Path, suite: str) -> tuple[str, str]:
     for unit in (f"{name}.{kind}" for kind, names in MASKED.items() for name in names.split()):
         (tree / "etc/systemd/system" / unit).unlink(missing_ok=True)
         (tree / "etc/systemd/system" / unit).symlink_to("/dev/null")
+    trigger = tree / "etc/systemd/system/systemd-udev-trigger.service.d"
+    trigger.mkdir()
+    (trigger / "devices.conf").write_text(DEVICES)
     (tree / "etc/hostname").write_text("device\n")
     (tree / "etc/machine-id").write_text("0123456789abcdef0123456789abcdef\n")
     (tree / "etc/tb-version").write_text("v1\n")

@@ -54,7 +54,7 @@ class Machine:
             *("setpriv", "--pdeathsig", "KILL"),
             *emulator.command(),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-            *("-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "768"),
+            *("-M", "pc", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "qemu64", "-smp", "1", "-m", "768"),
             *("-chardev", f"file,id=con,path={self.console},append=on", "-serial", "chardev:con"),
             *("-chardev", f"socket,id=agent,path={folder}/agent,server=on,wait=off"),
             *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=tb.agent"),

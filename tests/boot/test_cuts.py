@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.boot import disk
 from tests.boot.disk import Golden
 from tests.boot.machine import Machine
 from tests.boot.test_boots import ROOT, status
@@ -35,8 +36,11 @@ DEPLOY = "tb-update deploy --again --allow-downgrade /data/good.tbdiff"
 class Life:
     """The life of one machine, from cut to cut."""
 
-    def __init__(self, machine: Machine, golden: Golden) -> None:
+    def __init__(self, machine: Machine, golden: Golden, *, inside: bool) -> None:
         self.machine = machine
+        self.golden = golden
+        # Not every kernel that tests run on can write to the disk's file systems.
+        self.inside = inside
         self.kernels = dict(zip(("v1", "v2"), golden.kernels, strict=True))
         self.chance = random.Random(SEED)
         self.story: list[str] = []
@@ -69,18 +73,29 @@ class Life:
         self.machine.tell(DEPLOY)
         self.cut("deploy", 1.5)
 
-    def trial(self) -> None:
-        self.machine.run(DEPLOY)
+    def stage(self, *gone: str) -> None:
+        """Let v2 be what boots next, without some of its files; the machine is off then."""
+        if self.inside:
+            self.machine.run(DEPLOY)
+            self.machine.run(f"{ROOT}; rm -f {' '.join(gone)}; cd /; umount /mnt")
+            self.machine.switch_off()
+            return
+        # From outside, as that takes a tenth of the time.
         self.machine.switch_off()
+        disk.deploy(self.golden, self.machine.disk, "good")
+        with disk.partitions(self.machine.disk, self.machine.disk.parent) as (_, top):
+            for name in gone:
+                (top / "snapshots/root" / name).unlink()
+
+    def trial(self) -> None:
+        self.stage()
         self.machine.start()
         self.cut("trial", 1.2)
         # It has more than one try.
         assert self.version == "v2", self.story
 
     def fall_back(self) -> None:
-        self.machine.run(DEPLOY)
-        self.machine.run(f"{ROOT}; rm usr/lib/systemd/systemd; cd /; umount /mnt")
-        self.machine.switch_off()
+        self.stage("usr/lib/systemd/systemd")
         self.machine.start()
         self.cut("fall back", 0.7)
         assert self.version == "v1", self.story
@@ -96,14 +111,13 @@ def test_whatever_the_moment_of_a_cut_a_whole_system_is_up_afterwards(
 ) -> None:
     machine = request.getfixturevalue("machine" if loader == "grub" else f"{loader}_machine")
     record_property("counted", f"{CUTS} power cuts in real boots, {loader}: TB_SEED={SEED}")
-    life = Life(machine, request.getfixturevalue(f"{loader}_disk"))
+    life = Life(machine, request.getfixturevalue(f"{loader}_disk"), inside=loader == "efi")
     onward = itertools.cycle((life.deploy, life.trial, life.fall_back))
     for _ in range(CUTS):
         (life.roll_back if life.version == "v2" else next(onward))()
         print(life.story[-1], flush=True)
     if life.version == "v1":
-        machine.run(DEPLOY)
-        machine.switch_off()
+        life.stage()
         life.up()
     assert life.version == "v2"
     machine.run("tb-update verify current")
