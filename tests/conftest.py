@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests import loops
+from tests import loops, memory
 from tests.corpus.debian import Corpus
 from tests.corpus.debian import corpus as mounted_corpus
 
@@ -54,6 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[SESSION] = uuid.uuid4().hex[:12]
     if os.geteuid() == 0:
         loops.leave_mount_namespace()
+        if not hasattr(config, "workerinput"):
+            memory.lay_out()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,6 +95,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if os.geteuid() == 0 and not hasattr(config, "workerinput"):
+        memory.clear_away()
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over what a worker of pytest-xdist found at its end."""
@@ -113,7 +119,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 def btrfs_maker() -> Iterator[MakeBtrfs]:
     if os.geteuid() != 0:
         pytest.fail("this test mounts a Btrfs image and needs root; `make test-fast` runs what does not")
-    ground = Path(tempfile.mkdtemp(prefix=f"tb-test-{os.environ[SESSION]}-"))
+    ground = memory.directory("")
     made: list[Path] = []
 
     def make(size: int = 1 << 30, mkfs: tuple[str, ...] = (), options: str = "") -> Path:
@@ -134,6 +140,15 @@ def btrfs_maker() -> Iterator[MakeBtrfs]:
             undo.callback(shutil.rmtree, ground)
             for image in made:
                 undo.callback(loops.release, image)
+
+
+@contextlib.contextmanager
+def in_memory() -> Iterator[Path]:
+    place = memory.directory("own-")
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
 
 
 @pytest.fixture

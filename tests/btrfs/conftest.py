@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import in_memory
 from tests.console import Device, set_up
 from tests.rig import Rig
 
@@ -17,9 +15,15 @@ from tests.rig import Rig
 @pytest.fixture(scope="module")
 def rig(btrfs_of_module: Path) -> Iterator[Rig]:
     """Prepared devices to be hurt."""
-    folder = Path(tempfile.mkdtemp(prefix=f"tb-test-{os.environ['TB_TEST_SESSION']}-rig-"))
-    yield Rig(folder, btrfs_of_module)
-    shutil.rmtree(folder)
+    with in_memory() as folder:
+        yield Rig(folder, btrfs_of_module)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Here file systems are made in it."""
+    with in_memory() as place:
+        yield place
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def build(image: Path, top: Path) -> None:
     with image.open("wb") as new:
         new.truncate(IMAGE_SIZE)
     run("mkfs.btrfs", "--quiet", image)
-    run("mount", "-o", "loop,noatime", image, top)
+    run("mount", "-o", "loop,noatime,nobarrier", image, top)
     packages = dict(suites())
     releases = {"point-v1": [SUITE], "point-v2": list(packages)}
     with ThreadPoolExecutor() as pool:

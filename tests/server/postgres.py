@@ -10,13 +10,14 @@ import pwd
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
+
+from tests import memory
 
 USER = "postgres"
 
@@ -86,7 +87,7 @@ class Postgres:
 @contextlib.contextmanager
 def running() -> Iterator[Postgres]:
     """A PostgreSQL that runs until the end."""
-    place = Path(tempfile.mkdtemp(prefix="tb-pg-"))
+    place = memory.directory("pg-")
     try:
         if os.geteuid() == 0:
             shutil.chown(place, pwd.getpwnam(USER).pw_uid)
