@@ -27,7 +27,14 @@ SESSION = "TB_TEST_SESSION"
 FIXTURES_THAT_MOUNT = {"btrfs", "make_btrfs", "btrfs_of_module"}
 
 LONGEST = (
-    *("test_boots.py", "test_cuts.py", "test_trixie.py", "test_mishaps.py", "test_volatile_boots.py"),
+    *(
+        "test_boots.py",
+        "test_cuts.py",
+        "test_trixie.py",
+        "test_mishaps.py",
+        "test_sysvinit.py",
+        "test_volatile_boots.py",
+    ),
     *(
         "test_uboot_boots.py",
         "test_debian.py",
