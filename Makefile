@@ -51,7 +51,7 @@ $(READY): setup.cfg pyproject.toml Makefile
 	@$(MAKE) --no-print-directory packages
 	@# The bindings of Btrfs come from Debian: compiled from PyPI they need a compiler and the right libbtrfsutil.
 	test -x $(RUN) || $(PYTHON) -m venv --system-site-packages $(VENV)
-	$(RUN) -m pip install --quiet --editable '.[dev,server]'
+	$(RUN) -m pip install --quiet --editable '.[dev,device,server]'
 	@# A DDI client to test with, as it is: its D-Bus part, which is replaced there, would compile PyGObject.
 	$(RUN) -m pip install --quiet --no-deps rauc-hawkbit==0.2.0
 	@touch $@
@@ -113,6 +113,8 @@ docs: $(READY)
 
 # Debian 12 has no package of some of the libraries: the programs get an environment of their own, which sees Debian's.
 HOME_OF_INSTALL := $(PREFIX)/lib/tb-update
+# Of the extras in setup.cfg.
+EXTRAS := device
 SHARE := /usr/share
 INITCPIO := /usr/lib/initcpio
 UNITS := /usr/lib/systemd/system
@@ -138,7 +140,7 @@ endef
 install:
 	rm -rf build
 	$(PYTHON) -m venv --system-site-packages '$(DESTDIR)$(HOME_OF_INSTALL)'
-	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade '.$(EXTRAS)'
+	'$(DESTDIR)$(HOME_OF_INSTALL)/bin/python' -m pip install --quiet --upgrade '.[$(EXTRAS)]'
 	@# Only our programs; and they run from where they will stand, not from where they were put together.
 	@cd '$(DESTDIR)$(HOME_OF_INSTALL)' && \
 	    find bin -mindepth 1 ! -name 'python*' $(PROGRAMS:%=! -name '%') -delete && \
@@ -182,7 +184,7 @@ install:
 
 # A device needs nothing of it.
 install-server:
-	@$(MAKE) --no-print-directory install EXTRAS='[server]' PROGRAMS='$(PROGRAMS) tb-server'
+	@$(MAKE) --no-print-directory install EXTRAS=device,server PROGRAMS='$(PROGRAMS) tb-server'
 	$(call manual,tb-server,man8/tb-server.8)
 	sed 's|@PROGRAM@|$(PREFIX)/bin/tb-server|' boot-hooks/systemd/tb-server.service >'$(DESTDIR)$(UNITS)/tb-server.service'
 

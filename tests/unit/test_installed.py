@@ -82,6 +82,7 @@ def test_bindings_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_sdist_and_wheel_hold_all_that_is_needed(tmp_path: Path) -> None:
     """The wheel is built of the sdist, which brings what `make install` and `make deb` take as well."""
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "dist", "__pycache__", ".*_cache", "*.egg-info")
@@ -104,5 +105,22 @@ def test_sdist_and_wheel_hold_all_that_is_needed(tmp_path: Path) -> None:
     ours = [path for package in ("tbdiff", "tbupdate", "tbserver") for path in (REPOSITORY / package).rglob("*")]
     files = {str(path.relative_to(REPOSITORY)) for path in ours if path.is_file() and path.suffix != ".pyc"}
     assert files == {name for name in held if ".dist-info/" not in name}
+    _works_alone(tmp_path, next(tmp_path.glob("*.whl")))
     for line in ("License: Apache-2.0", "Requires-Python: >=3.11", "Description-Content-Type: text/markdown"):
         assert line in metadata
+
+
+def _works_alone(place: Path, wheel: Path) -> None:
+    """With what pip brings and nothing else, images are made; what only a device has is named where it is missing."""
+    subprocess.run([sys.executable, "-m", "venv", place / "clean"], check=True, capture_output=True)
+    programs = place / "clean/bin"
+    subprocess.run([programs / "pip", "install", "--quiet", wheel], check=True, capture_output=True)
+    for name in ("tree", "copy"):
+        (place / name).mkdir()
+    image = place / "image.tbdiff"
+    for command in (["create", "--full", place / "tree", "-o", image], ["apply", image, place / "copy"]):
+        subprocess.run([programs / "tbdiff", *command], check=True, capture_output=True)
+    ended = subprocess.run([programs / "tb-update", "--top", place, "status"], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "python3-btrfsutil" in ended.stderr
+    assert "Traceback" not in ended.stderr
