@@ -21,6 +21,7 @@ from tbupdate.consent import HOURS_MAX
 VERSION = 1
 PLACE = "/run/tb-update/api"
 LINE_MAX = 4096
+HELP = "See: docs/consent-api.md"
 REQUESTS_MAX = 100
 # Whoever says nothing for so many seconds is not waited for.
 IDLE = 60.0
@@ -70,7 +71,7 @@ def peer_of(connection: socket.socket) -> Peer:
                 raise
             groups = connection.getsockopt(socket.SOL_SOCKET, _PEER_GROUPS, 4 * _GROUPS_MAX)
     except OSError as error:
-        raise Failed(f"it is not known who has connected: {error.strerror}") from None
+        raise Failed(f"it is not known who has connected: {error.strerror}; nothing was changed", HELP) from None
     return Peer(user, {group, *struct.unpack(f"{len(groups) // 4}I", groups)})
 
 
@@ -97,7 +98,7 @@ def _serve(lines: _Lines, reply: Callable[[bytes], dict[str, Any]]) -> None:
     for _ in range(REQUESTS_MAX):
         line = lines.readline(LINE_MAX + 1)
         if len(line) > LINE_MAX:
-            _send(lines, _refused(Rejected(f"a request has at most {LINE_MAX} bytes")))
+            _send(lines, _refused(Rejected(f"a request has at most {LINE_MAX} bytes; nothing was changed", HELP)))
             return
         if not line.endswith(b"\n"):
             return
@@ -111,11 +112,14 @@ def answer(line: bytes, peer: Peer, group: str, act: Callable[[Request], dict[st
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:60]
-        return _refused(Rejected(f"that is no request: {where}: {first['msg']}", "See: docs/consent-api.md"))
+        return _refused(Rejected(f"that is no request: {where}: {first['msg']}; nothing was changed", HELP))
     try:
         if request.do != "status" and not peer.may_answer(group):
             who = f"root and the group {group}" if group else "root"
-            raise Rejected(f"only {who} may answer for this device; nothing was changed")
+            raise Rejected(
+                f"only {who} may answer for this device; nothing was changed",
+                "Ask one of them. Or let others answer, too: [consent] group = … in config.toml.",
+            )
         return {"api": VERSION, "ok": True} | act(request)
     except Stop as stop:
         return _refused(stop)

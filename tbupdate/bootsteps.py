@@ -41,7 +41,9 @@ def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each ste
             _put_kernel(site, *_find(site, deployment, overrides, installed))
         case AddEntry():
             if site.kernels is None:
-                raise Failed("there is no kernel for the boot entry")
+                raise Failed(
+                    "there is no kernel for the boot entry", "That is a fault of tb-update itself: please report it."
+                )
             _chooser(site).add(step.with_kernels(*site.kernels))
         case SetUpBoot(choice):
             _chooser(site).set_up(choice)
@@ -57,12 +59,14 @@ def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each ste
         case ClearNote():
             _chooser(site).clear_note()
         case _:
-            raise Failed(f"this version does not know how to {step}")
+            raise Failed(
+                f"this version does not know how to {step}", "That is a fault of tb-update itself: please report it."
+            )
 
 
 def _chooser(site: Site) -> Chooser:
     if site.chooser is None:
-        raise Failed("there is no boot loader to be told")
+        raise Failed("there is no boot loader to be told", "Set one up with: tb-update init")
     return site.chooser
 
 

@@ -70,10 +70,16 @@ def choose_ordered(
     """The way to a release that a server wants here, as far as this device may run it."""
     if wanted.device_types and bounds.device_type not in wanted.device_types:
         raise Rejected(
-            f"{wanted.called} is for {', '.join(wanted.device_types)}, and this device is {bounds.device_type}"
+            f"{wanted.called} is for {', '.join(wanted.device_types)}, and this device is {bounds.device_type}; "
+            "nothing was changed",
+            "Order it for devices of that type only; or correct device_type in config.toml.",
         )
     if not _fits(system, wanted, bounds):
-        raise Rejected(f"{wanted.called} is not what this device may run, by its epoch or by its configuration")
+        raise Rejected(
+            f"{wanted.called} is not what this device may run, by its epoch or by its configuration; "
+            "nothing was changed",
+            "Order another release; or see at_most and exactly below [upgrade] in config.toml.",
+        )
     return _lead(system, wanted, images, "what the server wants", bounds, encoders)
 
 
@@ -96,7 +102,10 @@ def _lead(
     failed = system.marks.failed or ""
     if failed.startswith(wanted.tree):
         why = failed.removeprefix(wanted.tree).strip()
-        raise NothingToDo(f"{called} is {said}, but it failed here before ({why})")
+        raise NothingToDo(
+            f"{called} is {said}, but it failed here before ({why})",
+            "Wait for a newer one. If you mean it: tb-update deploy --again IMAGE",
+        )
     left = next((one for one in system.deployments if one.record and one.record.tree == wanted.tree), None)
     if left is not None and left != system.ready and not (bounds.exactly and _was_followed(system, left)):
         raise NothingToDo(
@@ -130,7 +139,9 @@ def _newest(system: System, index: Index, bounds: Bounds) -> Release:
         if offered is not None and _fits(system, offered, bounds):
             return offered
     what = f"release {bounds.exactly}" if bounds.exactly else "release for this device"
-    raise NothingToDo(f"{bounds.channel} holds no {what}")
+    raise NothingToDo(
+        f"{bounds.channel} holds no {what}", "If that is wrong, see device_type, channel and [upgrade] in config.toml."
+    )
 
 
 def _fits(system: System, offered: Release, bounds: Bounds) -> bool:

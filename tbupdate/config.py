@@ -296,11 +296,17 @@ def load(path: Path | None) -> Config:
             return Config()
         raise Failed(f"there is no configuration at {path}", "Name it with --config FILE.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Failed(f"the configuration {path or PATH} cannot be read: {error}") from None
+        raise Failed(
+            f"the configuration {path or PATH} cannot be read: {error}",
+            "Run it as root; it must be a text file in UTF-8.",
+        ) from None
     try:
         return Config.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise Failed(f"{path or PATH} is not valid TOML: {error}") from None
+        raise Failed(
+            f"{path or PATH} is not valid TOML: {error}",
+            "Correct it there. All that it may say is in tb-update.toml(5).",
+        ) from None
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -82,4 +82,6 @@ def write(state: str, decision: Decision | None) -> None:
         with replacing(place) as file:
             file.write(decision.model_dump_json().encode() + b"\n")
     except OSError as error:
-        raise Failed(f"{place} cannot be written: {error.strerror}; it was left as it was") from None
+        raise Failed(
+            f"{place} cannot be written: {error.strerror}; it was left as it was", "See: tb-update doctor"
+        ) from None

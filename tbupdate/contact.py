@@ -103,7 +103,10 @@ class Contact:
         if not self._looking:
             if not self._standing.may_ask(now):
                 left = self._standing.left(now)
-                raise Failed(f"the server did not answer, and is asked again in {left / 60:.0f} minutes")
+                raise Failed(
+                    f"the server did not answer, and is asked again in {left / 60:.0f} minutes",
+                    "If that goes on, see whether it can be reached from here.",
+                )
             self._settle(seen)
         try:
             poll, order = self._converse(seen)
@@ -176,7 +179,10 @@ class Contact:
         if command is None:
             return self._of_images(action, handled.chunks, ask, waits)
         if int(action) < int(self._standing.command):
-            raise Rejected(f"this command is older than one that was obeyed here ({self._standing.command})")
+            raise Rejected(
+                f"this command is older than one that was obeyed here ({self._standing.command}); nothing was changed",
+                "Give it again, as a new action.",
+            )
         if command[0] != ROLLBACK:
             return Order(action, command=command, ask=ask, waits=waits)
         there = orders.back_to(seen.system, command[1], self._rules)
@@ -209,7 +215,8 @@ class Contact:
                 faults.append(rejected)
                 log.warning("%s: %s", artifact.filename, rejected)
         if not found:
-            raise faults[0] if faults else Rejected("the action holds no image; nothing was changed")
+            none = Rejected("the action holds no image; nothing was changed", "Give it one (.tbdiff).")
+            raise faults[0] if faults else none
         return tuple(found), not faults
 
     def _settle(self, seen: Seen) -> None:

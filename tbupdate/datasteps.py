@@ -41,7 +41,7 @@ def do(step: MoveStep, site: Site) -> None:
         case AddMounts(name, moves):
             known = space.identify(site.top)
             if known is None:
-                raise Failed("the file system has no UUID")
+                raise Failed("the file system has no UUID", "See what `blkid` says of it.")
             fstab.add(site.path(name), [(f"/{one.place}", one.subvolume) for one in moves], space.dashed(known.fsid))
         case PutOutside(name, move):
             _put_outside(name, move, site)

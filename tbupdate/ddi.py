@@ -31,6 +31,7 @@ HEAD_MOSTLY, HEAD_MAX = 1 << 16, 3 << 20
 GONE = (404, 410)
 # What a server may say again and differently: it is asked another time.
 PASSING = (401, 403, 408, 425, 429)
+SAME = "What the server says of its own address has to be as [server] url in config.toml says it."
 
 M = TypeVar("M", bound=Message)
 
@@ -77,7 +78,9 @@ class Client:
             return False
         if answer.status >= 500 or answer.status in PASSING or answer.status < 400:
             raise refused(url, answer)
-        raise Rejected(f"{url} does not take what it was told ({answer.status})")
+        raise Rejected(
+            f"{url} does not take what it was told ({answer.status})", "Whoever keeps the server finds in its log why."
+        )
 
     def describe(self, attributes: dict[str, str]) -> None:
         """Say what this device is; what was said before is replaced."""
@@ -92,7 +95,11 @@ class Client:
         url = f"{self.account.base}/enrolment"
         answer = exchange(url, self.line, "POST", Enrolment(token=token).to_json())
         if answer.status in (401, 403):
-            raise Rejected(f"{url} does not take this token: it is wrong, or was used for another device")
+            raise Rejected(
+                f"{url} does not take this token: it is wrong, or was used for another device; "
+                "this one was not enrolled",
+                "Get a new token from whoever keeps the server, then enrol again.",
+            )
         if not 200 <= answer.status < 300:
             raise refused(url, answer)
 
@@ -101,7 +108,7 @@ class Client:
         for link in (artifact.links.download, artifact.links.download_http):
             if link is not None and self._is_ours(link.href):
                 return link.href
-        raise Rejected(f"the server offers a file that is not on it: {artifact.filename!r}")
+        raise Rejected(f"the server offers a file that is not on it: {artifact.filename!r}; nothing was fetched", SAME)
 
     def head(self, artifact: Artifact) -> Head | None:
         """The head of an image, unverified; None if it is no image. Rejected: it is damaged."""
@@ -125,7 +132,7 @@ class Client:
 
     def _ask_if_there(self, link: Link) -> Answer | None:
         if not self._is_ours(link.href):
-            raise Failed(f"{self.account.base} sends us to another server ({link.href}); nothing was asked there")
+            raise Failed(f"{self.account.base} sends us to another server ({link.href}); nothing was asked there", SAME)
         answer = exchange(link.href, self.line)
         if answer.status in GONE:
             return None

@@ -45,10 +45,16 @@ def exchange(
     try:
         with open_url(url, line, headers=headers, body=body, method=method, until=time.monotonic() + DEADLINE) as said:
             if said.headers.get("Content-Encoding", "identity").lower() != "identity":
-                raise Failed(f"{url} is sent in another form than was asked for")
+                raise Failed(
+                    f"{url} is sent in another form than was asked for",
+                    "The server, or a proxy before it, should not compress it (Content-Encoding).",
+                )
             data: bytes = said.read(limit if begin else limit + 1)
             if len(data) > limit:
-                raise Failed(f"{url} answers with more than belongs there ({limit} bytes)")
+                raise Failed(
+                    f"{url} answers with more than belongs there ({limit} bytes)",
+                    "See whether that is the address of the server.",
+                )
             # A length that is left says that the connection was cut; a chunked answer says so itself.
             if said.length and len(data) < limit:
                 raise ConnectionError("the connection was cut")

@@ -30,11 +30,15 @@ def plan_take_up(system: System, now: str) -> Plan:
     refuse_during_trial(system)
     ready = system.ready
     if ready is None or ready.record is None:
-        raise Rejected("nothing that was fetched waits to be deployed; nothing was changed")
+        raise Rejected(
+            "nothing that was fetched waits to be deployed; nothing was changed",
+            "To fetch what is offered: tb-update upgrade",
+        )
     if ready.record.epoch < system.epoch:
         raise Rejected(
             f"what was fetched is of epoch {ready.record.epoch}, below {system.epoch} that was reached here; "
-            "nothing was changed"
+            "nothing was changed",
+            "It was withdrawn, most likely for a fault: wait for a newer one.",
         )
     prepare, switch, afterwards = take_up(system, ready.record)
     event = Event(

@@ -68,7 +68,9 @@ def write(state: str, enrolled: Enrolled) -> None:
             os.fchmod(file.fileno(), 0o600)
             file.write(enrolled.model_dump_json().encode() + b"\n")
     except OSError as error:
-        raise Failed(f"{place} cannot be written: {error.strerror}; the device was not enrolled") from None
+        raise Failed(
+            f"{place} cannot be written: {error.strerror}; the device was not enrolled", "See: tb-update doctor"
+        ) from None
 
 
 def settled(server: Server, state: str, *, running: bool = True) -> Server:
@@ -109,7 +111,7 @@ def account(server: Server, state: str) -> Account:
     if server.certificate:
         return _account(server, "")
     raise Rejected(
-        f"this device has nothing to show to {server.url}",
+        f"this device has nothing to show to {server.url}; nothing was sent",
         "Enrol it with: tb-update enrol; or name a token_file or a certificate in config.toml.",
     )
 
@@ -136,9 +138,14 @@ def read_token(path: str) -> str:
         _require_private(path, "a token")
         return _TOKEN.validate_python(read_plain(path, _MAX).decode().strip())
     except OSError as error:
-        raise Failed(f"the token in {path} cannot be read: {error.strerror}") from None
+        raise Failed(
+            f"the token in {path} cannot be read: {error.strerror}; nothing was sent",
+            "Put it there, or correct [server] in config.toml.",
+        ) from None
     except ValueError:
-        raise Failed(f"there is no token in {path}") from None
+        raise Failed(
+            f"there is no token in {path}; nothing was sent", "Put it there as the server showed it, and nothing else."
+        ) from None
 
 
 def _require_private(path: str, what: str) -> None:
@@ -155,7 +162,7 @@ def check_token(text: str) -> str:
     try:
         return _TOKEN.validate_python(text.strip())
     except ValueError:
-        raise Rejected("that is no token; nothing was sent") from None
+        raise Rejected("that is no token; nothing was sent", "Take it as the server showed it.") from None
 
 
 def _names(server: Server) -> tuple[str, str, str]:
@@ -173,5 +180,8 @@ def _account(server: Server, authorization: str, *, once: bool = False) -> Accou
             who.context()
         except OSError as error:
             named = who.certificate if who.certificate and not error.filename else error.filename or who.ca
-            raise Failed(f"the certificates for {home} cannot be used ({named}): {error.strerror or error}") from None
+            raise Failed(
+                f"the certificates for {home} cannot be used ({named}): {error.strerror or error}; nothing was sent",
+                "Correct these files, or ca, certificate and key below [server] in config.toml.",
+            ) from None
     return Account(f"{server.url}/{server.tenant}/controller/v1/{server.id}", who, once)

@@ -19,6 +19,8 @@ from tbupdate.consent import HOURS_MAX
 from tbupdate.protocol import COMMAND_PART, POSTPONE, ROLLBACK, Finished, Handled
 from tbupdate.system import Deployment, System
 
+ALLOW = 'If it should: [server] commands = ["rollback", "postpone"] in config.toml of the device.'
+BOUNDS = "Name that release; or correct [upgrade] in config.toml of the device."
 _NO_BETTER_NAME = re.compile(r"[^A-Za-z0-9._+~:@-]+")
 
 
@@ -62,7 +64,10 @@ def command_of(handled: Handled) -> tuple[str, str] | None:
     if not chunks:
         return None
     if len(handled.chunks) > 1 or chunks[0].name not in (ROLLBACK, POSTPONE):
-        raise Rejected(f"there is no command {chunks[0].name[:40]!r} here, or there are several")
+        raise Rejected(
+            f"there is no command {chunks[0].name[:40]!r} here, or there are several; nothing was changed",
+            f"Give one in an action: {ROLLBACK} or {POSTPONE}.",
+        )
     return chunks[0].name, chunks[0].version
 
 
@@ -71,7 +76,10 @@ def listed(head: Head, keys: KeyRing, address: str, length: int) -> tuple[Releas
     manifest, _ = head.verify(keys)
     target, way = manifest.target, manifest.way
     if way.container != "tbdiff" or target.tree is None:
-        raise Rejected("the image says that it is something else than it is")
+        raise Rejected(
+            "the image says that it is something else than it is; nothing was changed",
+            "Give one of tbdiff's own form (tbdiff convert makes it).",
+        )
     release = Release(
         tree=target.tree,
         name=target.name,
@@ -99,7 +107,10 @@ def aim(found: Sequence[tuple[Release, ListedImage]]) -> Release:
     ends = {release.tree: release for release, _ in found if release.tree not in starts}
     if len(ends) != 1:
         what = "no release" if not ends else f"{len(ends)} releases"
-        raise Rejected(f"the images of the action lead to {what}, and not to one; nothing was changed")
+        raise Rejected(
+            f"the images of the action lead to {what}, and not to one; nothing was changed",
+            "Give one release with an action: a full image, and deltas that lead to the same.",
+        )
     return next(iter(ends.values()))
 
 
@@ -134,18 +145,25 @@ def back_to(system: System, release: str, rules: Config) -> Deployment:
     """The deployment that a server may send this device back to; Rejected where it may not."""
     wanted = rules.upgrade
     if ROLLBACK not in rules.server.commands:
-        raise Rejected("this device does not let its server roll it back")
+        raise Rejected("this device does not let its server roll it back; nothing was changed", ALLOW)
     if wanted.exactly and wanted.exactly != release:
-        raise Rejected(f"this device is to run exactly {wanted.exactly}")
+        raise Rejected(f"this device is to run exactly {wanted.exactly}; nothing was changed", BOUNDS)
     if wanted.at_most and releases.compare(release, wanted.at_most) > 0:
-        raise Rejected(f"this device is to run {wanted.at_most} at most")
+        raise Rejected(f"this device is to run {wanted.at_most} at most; nothing was changed", BOUNDS)
     kept = [one for one in system.deployments if one.record is not None and one.record.release == release]
     good = [one for one in kept if system.is_committed(one) and one.id not in system.marks.bad]
     if not good:
-        raise Rejected(f"{release[:80]} is not kept here as something that worked")
+        raise Rejected(
+            f"{release[:80]} is not kept here as something that worked; nothing was changed",
+            "Name another release, or deploy that one anew.",
+        )
     there = good[-1]
     if there.record is not None and there.record.epoch < system.epoch:
-        raise Rejected(f"{there.id} is of epoch {there.record.epoch}, below {system.epoch} that was reached here")
+        raise Rejected(
+            f"{there.id} is of epoch {there.record.epoch}, below {system.epoch} that was reached here; "
+            "nothing was changed",
+            "It was withdrawn, most likely for a fault: name a newer release.",
+        )
     return there
 
 
@@ -153,14 +171,17 @@ def release_of(kept: Deployment) -> Release:
     """A deployment that is kept, as a release to go to."""
     known = kept.record
     if known is None or known.tree is None:
-        raise Rejected(f"nobody knows any more what {kept.id} is")
+        raise Rejected(f"nobody knows any more what {kept.id} is; nothing was changed", "See: tb-update doctor")
     return Release(tree=known.tree, name=known.name, release=known.release, epoch=known.epoch)
 
 
 def hours_of(text: str) -> int:
     """For how long the server wants something postponed."""
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= HOURS_MAX:
-        raise Rejected(f"{text[:40]!r} is no number of hours up to {HOURS_MAX}")
+        raise Rejected(
+            f"{text[:40]!r} is no number of hours up to {HOURS_MAX}; nothing was changed",
+            "Write digits only, such as 24.",
+        )
     return int(text)
 
 

@@ -169,7 +169,7 @@ def plan_leave(system: System, now: str, reason: str, log: Tail = NO_LOG) -> Pla
     require_layout(system)
     here = system.booted
     if here is None or here != system.default:
-        raise NothingToDo("what runs is not what boots next, so it is left already")
+        raise NothingToDo("what runs is not what boots next, so it is left already", "It ends with the next reboot.")
     newer = system.deployments[system.deployments.index(here) + 1 :]
     failed = next((kept.id for kept in reversed(newer) if kept.id in system.marks.bad), None)
     if failed is not None and system.pending is None:
@@ -190,7 +190,7 @@ def plan_commit(system: System, now: str) -> Plan:
         raise NothingToDo(f"{system.default.id} is committed already")
     if system.staged is not None and system.booted_id is not None:
         raise Rejected(
-            f"{pending.id} is staged but does not run yet, so nobody knows whether it works",
+            f"{pending.id} is staged but does not run yet, so nobody knows whether it works; nothing was changed",
             "Reboot into it first.",
         )
     # `previous` stays what it was before the commit: the deployment that was good until now.

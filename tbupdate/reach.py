@@ -202,5 +202,8 @@ def _read_certificates(path: Path) -> str:
         if len(text) > CERTIFICATES_MAX:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     except OSError as error:
-        raise Failed(f"the certificates {path} cannot be read: {error.strerror}") from None
+        raise Failed(
+            f"the certificates {path} cannot be read: {error.strerror}; nothing was changed",
+            "Correct that file, or its name in config.toml.",
+        ) from None
     return base64.b64encode(text).decode()

@@ -58,7 +58,9 @@ def do(step: Step, site: Site) -> None:
 
             keeping.do(step, site)
         case _:
-            raise Failed(f"this version does not know how to {step}")
+            raise Failed(
+                f"this version does not know how to {step}", "That is a fault of tb-update itself: please report it."
+            )
 
 
 def _empty(directory: str) -> None:

@@ -100,7 +100,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _shell(root: int) -> str:
     found = next((path for path in SHELLS if is_program(root, path)), None)
     if found is None:
-        raise Failed("there is no shell in the system; nothing was changed")
+        raise Failed("there is no shell in the system; nothing was changed", "Name a COMMAND.")
     return found
 
 
@@ -157,7 +157,7 @@ def _inside(root: int, path: str) -> str:
         raise Failed(f"the system has no directory /{path}; nothing was changed", "Make it in what runs.") from None
     try:
         if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise Failed(f"/{path} of the system is no directory; nothing was changed")
+            raise Failed(f"/{path} of the system is no directory; nothing was changed", "Make it one in what runs.")
         return os.readlink(f"/proc/self/fd/{descriptor}")
     finally:
         os.close(descriptor)

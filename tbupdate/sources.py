@@ -58,7 +58,10 @@ def _read(folder: str, keys: KeyRing, line: Line) -> Index:
     if raw is None:
         raise Failed(f"there is no index of images at {folder}", "Make one with: tbdiff publish")
     if len(raw) > INDEX_MAX:
-        raise Rejected(f"the index of images at {folder} is longer than any")
+        raise Rejected(
+            f"the index of images at {folder} is longer than any; nothing was changed",
+            "See whether that is the folder; if it is, whoever publishes there should keep fewer images in it.",
+        )
     # Whoever chooses among what release keys have signed need not be able to sign a release.
     index, _ = read_index(raw, keys.every_key)
     return index
@@ -99,7 +102,10 @@ def locate(folder: str, image: ListedImage) -> str:
     """Where it is in a folder, to be opened: there something else than a file could let us wait for ever."""
     place = f"{folder}/{image.file}"
     if not is_url(place) and not os.path.isfile(place):
-        raise Failed(f"there is no file {place}, which the index names; nothing was changed")
+        raise Failed(
+            f"there is no file {place}, which the index names; nothing was changed",
+            "Whoever publishes there should copy all of the folder.",
+        )
     return place
 
 

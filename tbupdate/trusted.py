@@ -159,7 +159,9 @@ def write_owner(state: str, owner: Owner) -> None:
             os.fchmod(file.fileno(), 0o600)
             file.write(owner.model_dump_json(indent=1).encode() + b"\n")
     except OSError as error:
-        raise Failed(f"{place} cannot be written: {error.strerror}; it was left as it was") from None
+        raise Failed(
+            f"{place} cannot be written: {error.strerror}; it was left as it was", "See: tb-update doctor"
+        ) from None
 
 
 def enrolled(known: Trusted, key: PublicKey, now: str) -> Owner:
@@ -172,7 +174,10 @@ def enrolled(known: Trusted, key: PublicKey, now: str) -> Owner:
     if key.raw in {one.raw for one in known.own_keys}:
         raise NothingToDo(f"{key.name} ({key.key_id.hex()}) is one of the owner's keys already")
     if len(known.owner.own) >= KEYS_MAX:
-        raise Rejected(f"no more than {KEYS_MAX} own keys can be enrolled; nothing was changed")
+        raise Rejected(
+            f"no more than {KEYS_MAX} own keys can be enrolled; nothing was changed",
+            "Only a reset of this device forgets them: tb-update reset",
+        )
     try:
         added = OwnKey(key=Key.of(key), added=now)
     except pydantic.ValidationError:
@@ -270,7 +275,7 @@ def _read(state: str, name: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Failed(f"{path} cannot be read: {error.strerror}") from None
+        raise Failed(f"{path} cannot be read: {error.strerror}; nothing was changed", "See: tb-update doctor") from None
 
 
 def _damaged(path: str) -> Rejected:

@@ -30,7 +30,9 @@ def names(file: BinaryIO) -> Iterator[str]:
     try:
         yield from _names(_Reader(iter(lambda: file.read(_CHUNK), b"")), packed=True)
     except (zlib.error, lzma.LZMAError, zstd.ZstdError, lz4.Lz4Error, ValueError) as error:
-        raise Rejected(f"the initrd is damaged: {error}") from None
+        raise Rejected(
+            f"the initrd is damaged: {error}", "Make it again in that system (update-initramfs -u), and then the image."
+        ) from None
 
 
 class _Reader:

@@ -39,7 +39,10 @@ def uuid_of(directory: str) -> str:
     source = mount_of(directory).source
     told = programs.run(["blkid", "-p", "-s", "UUID", "-o", "value", source])
     if not told.out.strip():
-        raise Failed(f"the boot partition {source} has no UUID that blkid knows")
+        raise Failed(
+            f"the boot partition {source} has no UUID that blkid knows",
+            f'See what `blkid {source}` says; or set [boot] chooser = "none".',
+        )
     return told.out.strip()
 
 
@@ -152,7 +155,10 @@ def make_block(path: str, content: bytes) -> None:
 def write_block(path: str, content: bytes) -> None:
     """Overwrite a block in place: neither its length nor where it lies changes, so no reader sees half of it."""
     if len(content) != BLOCK:
-        raise Failed(f"what is to be written to {path} does not fit into one block")
+        raise Failed(
+            f"what is to be written to {path} does not fit into one block; it was left as it was",
+            "That is a fault of tb-update itself: please report it.",
+        )
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_size != BLOCK:

@@ -30,7 +30,10 @@ def assess(then: str | None) -> None:
     rules = rules or config.Config()
     with working(said, rules) as site:
         if said.top is not None:
-            raise Rejected("checks are for the running system, and this is another one; nothing was changed")
+            raise Rejected(
+                "checks are for the running system, and this is another one; nothing was changed",
+                "Leave --top out, in the system that is to be checked.",
+            )
         if then in (None, "decide", "watch"):
             results = _check(site, rules.health)
             why = unread or health.why_unhealthy(results)
@@ -52,7 +55,10 @@ def assess(then: str | None) -> None:
                 return
             if then == "passed":
                 if not rules.health.commit:
-                    raise NothingToDo(f"{system.trial.id} waits for a person to commit it")
+                    raise NothingToDo(
+                        f"{system.trial.id} waits for a person to commit it",
+                        "Keep it with `tb-update commit`, or go back with `tb-update rollback`.",
+                    )
                 carry_out("commit", planning.plan_commit(system, now()), site, said)
                 for warning in retain(site, rules):
                     warn(warning)

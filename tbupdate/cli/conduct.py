@@ -116,7 +116,7 @@ def retain(site: Site, rules: Config) -> tuple[str, ...]:
     except NothingToDo:
         return warnings
     except Stop as stop:
-        return (*warnings, f"old deployments could not be removed: {stop}")
+        return (*warnings, f"what was asked for is done, but old deployments could not be removed: {stop}")
 
 
 def _await_room(site: Site, wanted: int) -> None:
@@ -145,7 +145,9 @@ def ask(question: str, said: Settings) -> None:
 def refuse_reboot_elsewhere(system: System, reboot: bool) -> None:
     """Only what runs can be started anew."""
     if reboot and system.booted_id is None:
-        raise Rejected("--reboot is for the running system, and this is another one; nothing was changed")
+        raise Rejected(
+            "--reboot is for the running system, and this is another one; nothing was changed", "Leave it out."
+        )
 
 
 def restart(wanted: bool) -> None:

@@ -59,4 +59,7 @@ def _server(url: str | None, rules: Config) -> Server:
     try:
         return Server.model_validate(configured.model_dump() | {"url": url})
     except ValueError:
-        raise Rejected(f"{url} is no https:// address of a server; nothing was sent") from None
+        raise Rejected(
+            f"{url} is no https:// address of a server; nothing was sent",
+            "Name one such as https://updates.example.org.",
+        ) from None

@@ -32,6 +32,7 @@ TOLD = ("booted", "default", "staged", "trial", "ready", "reboot_needed", "busy"
 CONNECTIONS, OF_ONE = 16, 4
 # Seconds of a connection, however slowly somebody writes.
 LONGEST = 3600
+ELSE = "systemd starts this; else: tb-update api --listen PATH"
 UPGRADE = "tb-update-upgrade.service"
 
 
@@ -46,11 +47,11 @@ def api(listen: Path | None) -> None:
             _listen(listen, said)
         return
     if not stat.S_ISSOCK(os.fstat(0).st_mode):
-        raise Rejected("standard input is no socket", "systemd starts this; else: tb-update api --listen PATH")
+        raise Rejected("standard input is no socket; nothing was changed", ELSE)
     rules = readable(said)
     with socket.socket(fileno=os.dup(0)) as connection:
         if connection.family != socket.AF_UNIX:
-            raise Rejected("standard input is no local socket")
+            raise Rejected("standard input is no local socket; nothing was changed", ELSE)
         signal.alarm(LONGEST)
         protocol.serve(connection, rules.consent.group, lambda request: _act(request, said, rules))
 
@@ -94,7 +95,10 @@ def _listen(place: Path, said: Settings) -> None:
             listening.bind(str(place))
             place.chmod(0o666)
         except OSError as error:
-            raise Failed(f"{place} cannot be listened at: {error.strerror}") from None
+            raise Failed(
+                f"{place} cannot be listened at: {error.strerror}",
+                "Run it as root, or name another place with --listen.",
+            ) from None
         listening.listen()
         try:
             while True:

@@ -153,5 +153,7 @@ def _choose(system: System, named: str | None) -> tuple[Deployment, Subvolume]:
     else:
         kept = planning.find(system, named)
     if not kept.roots:
-        raise Rejected(f"{kept.id} has no root that anything could have been changed in")
+        raise Rejected(
+            f"{kept.id} has no root that anything could have been changed in", "Name another one. See: tb-update list"
+        )
     return kept, kept.roots[0]

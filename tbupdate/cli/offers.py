@@ -50,7 +50,10 @@ class Found:
         """Refuse what an image turns out to be, where that is not what was offered."""
         if manifest.target.tree != self.update.release.tree:
             said = "it says" if self.line is not None else "its index says"
-            raise Rejected(f"what {self.source.url} sends is not what {said}; nothing was changed")
+            raise Rejected(
+                f"what {self.source.url} sends is not what {said}; nothing was changed",
+                "Whoever keeps it should publish that release again.",
+            )
 
 
 def ask(
@@ -78,7 +81,7 @@ def ask(
     if served.fault is not None:
         warn(f"{served.fault}")
     if served.is_at_work:
-        raise NothingToDo("what the server ordered is deployed")
+        raise NothingToDo("what the server ordered is deployed", "See: tb-update status")
     if not rules.source:
         if served.contact is not None:
             raise NothingToDo(f"{served.url} wants nothing new of this device")

@@ -142,10 +142,15 @@ class Served:
         try:
             hours = orders.hours_of(order.command[1])
             if POSTPONE not in contact.commands:
-                raise Rejected("this device does not let its server postpone anything")
+                raise Rejected(
+                    "this device does not let its server postpone anything; nothing was changed", orders.ALLOW
+                )
             offer = consent.offered(place, system)
             if offer is not None and offer.said in (APPROVED, DECLINED):
-                raise Rejected(f"a person at the device {offer.said} it already")
+                raise Rejected(
+                    f"a person at the device {offer.said} it already; nothing was changed",
+                    "Only what nobody has answered yet can be postponed: ask that person.",
+                )
         except Rejected as rejected:
             with self._over():
                 contact.refuse(order, str(rejected))

@@ -174,7 +174,7 @@ def _node(
 ) -> Node:
     first = entries.get(entry.link) if entry.kind is Kind.HARDLINK else entry
     if first is None:
-        raise Failed("a listing has a name without what it names")
+        raise Failed("a listing has a name without what it names", "See: tb-update verify")
     names = links.get(first.path, ())
     return Node(first._replace(path=path), tuple(sorted(names)) if len(names) > 1 else ())
 

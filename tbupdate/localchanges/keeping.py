@@ -33,7 +33,9 @@ def do(step: Step, site: Site) -> None:
         case ForgetSaved(deployment, number):
             saved.forget(site.record(deployment), number)
         case _:
-            raise Failed(f"this version does not know how to {step}")
+            raise Failed(
+                f"this version does not know how to {step}", "That is a fault of tb-update itself: please report it."
+            )
 
 
 def _prove(site: Site, deployment: str, number: int) -> None:

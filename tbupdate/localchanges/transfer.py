@@ -105,7 +105,10 @@ class Transfer:
             try:
                 writer.transform(old, delta, rebuilt)
             except TransformError as error:
-                raise Failed(f"local changes could not be brought into {self._path}: {error}") from error.__cause__
+                raise Failed(
+                    f"local changes could not be brought into {self._path}: {error}",
+                    "See what they are: tb-update changes",
+                ) from error.__cause__
 
     def _present(self, node: Node, coming: Merged) -> Entry:
         """What is in the root; if it has names that are not known here, as of unknown content: it must be replaced."""
