@@ -60,7 +60,7 @@ def _identified(request: Request, server: Server, csrf: str, *, touches: bool) -
     if request.method not in SAFE:
         check_origin(request, server)
         if not is_same(csrf, caller.csrf):
-            raise NotAllowed("the request did not come from our page", "Load the page again.")
+            raise NotAllowed("the request did not come from our page; nothing was changed", "Load the page again.")
     return caller
 
 
@@ -90,7 +90,10 @@ def check_origin(request: Request, server: Server) -> None:
         "same-origin",
         "none",
     ):
-        raise NotAllowed("the request came from a page of somebody else")
+        raise NotAllowed(
+            "the request came from a page of somebody else; nothing was changed",
+            "Do it on this server's own page. If you did, the server has to be told its address: --url, --proxy.",
+        )
 
 
 class Needs:

@@ -260,7 +260,9 @@ def change_password(database: Database, caller: Caller, old: str, new: str) -> t
     with database.writing() as session:
         account = session.get_one(Account, caller.account_id, with_for_update=True)
         if account.password != stored:
-            raise Refusal("the password was changed by somebody else meanwhile", "Log in again.")
+            raise Refusal(
+                "the password was changed by somebody else meanwhile; this one was not taken", "Log in again."
+            )
         account.password, account.must_change = made, False
         throttle.forget(session, held)
         session.execute(delete(Login).where(Login.account_id == account.id))

@@ -117,13 +117,16 @@ def _not_valid(request: Request, error: Exception) -> Response:
         raise error
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return _said(request, 422, f"{where[:200]}: {first['msg']}"[:500])
+    return _said(
+        request, 422, f"{where[:200]}: {first['msg']}"[:500], "Nothing was changed. Correct that, and try again."
+    )
 
 
 def _plain(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    return _said(request, error.status_code, str(error.detail), "", **(error.headers or {}))
+    remedy = "See whether that is the right address." if error.status_code == 404 else ""
+    return _said(request, error.status_code, str(error.detail), remedy, **(error.headers or {}))
 
 
 def _away(request: Request, error: Exception) -> Response:

@@ -72,7 +72,7 @@ def key_ring(server: Server, session: Session, tenant_id: int) -> KeyRing:
 def begin(session: Session, caller: Caller, digest: str, size: int) -> Upload:
     """Begin to take an artifact, or go on with the one of that digest that this person began before."""
     if session.scalar(select(Artifact.id).where(Artifact.tenant_id == caller.tenant_id, Artifact.digest == digest)):
-        raise Refusal("this artifact is here already")
+        raise Refusal("this artifact is here already", "It need not be sent again: look at the releases.")
     mine = select(Upload).where(Upload.tenant_id == caller.tenant_id)
     begun = session.scalar(
         mine.where(Upload.account_id == caller.account_id, Upload.digest == digest, Upload.size == size)
@@ -103,7 +103,7 @@ def get_upload(session: Session, caller: Caller, upload_id: str) -> Upload:
     )
     found = session.scalar(query.with_for_update())
     if found is None:
-        raise NotThere("there is no such upload")
+        raise NotThere("there is no such upload", "Begin it again.")
     return found
 
 
@@ -124,9 +124,15 @@ def add_part(server: Server, caller: Caller, upload_id: str, offset: int, data: 
 
 def _check_offset(upload: Upload, offset: int, length: int) -> None:
     if offset != upload.received:
-        raise Refusal(f"{upload.received} bytes are here, so the next part begins there, and not at {offset}")
+        raise Refusal(
+            f"{upload.received} bytes are here, so the next part begins there, and not at {offset}",
+            "Send the part that begins there.",
+        )
     if not 0 < length <= upload.size - upload.received:
-        raise NotValid(f"{upload.size - upload.received} bytes are missing, and {length} came")
+        raise NotValid(
+            f"{upload.size - upload.received} bytes are missing, and {length} came",
+            "Send one byte at least, and no more than is missing.",
+        )
 
 
 def _part(upload: Upload, number: int) -> str:
@@ -147,7 +153,7 @@ def finish(server: Server, caller: Caller, upload_id: str) -> Artifact:
         upload = get_upload(session, caller, upload_id)
         keys = key_ring(server, session, caller.tenant_id)
     if upload.received != upload.size:
-        raise Refusal(f"{upload.size - upload.received} of {upload.size} bytes are still to come")
+        raise Refusal(f"{upload.size - upload.received} of {upload.size} bytes are still to come", "Send these first.")
     try:
         with _whole(server, upload) as path:
             checked = check(path, keys, announced=upload.digest)

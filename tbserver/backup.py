@@ -43,7 +43,10 @@ def back_up(settings: Settings, place: Path) -> str:
         if settings.key.exists():
             _copy(settings.key, place / DELIVERY_KEY)
     except (OSError, sqlite3.Error) as error:
-        raise Failed(f"the copy in {place} was not brought up to date: {error}", "The one before is there.") from None
+        raise Failed(
+            f"the copy in {place} was not brought up to date: {error}",
+            "The one before is there. See to that place, then run it again.",
+        ) from None
     if (place / DELIVERY_KEY).exists():
         return ""
     return (

@@ -180,7 +180,10 @@ def token(name: str, role: str, tenant: str, days: int, **said: Any) -> None:
 
     records = database.Database(_settings(**said).database_url)
     if database.revision(records) != database.newest():
-        raise Rejected("there are no records of this program here; nothing was done", "Start the server once.")
+        raise Rejected(
+            "there are no records of this program here; nothing was done",
+            "Name them with --data or --database; or start this tb-server once, which makes or renews them.",
+        )
     with records.writing() as session:
         click.echo(accounts.create_local_token(session, tenant, name, accounts.Role.of(role), days))
 

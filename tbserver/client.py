@@ -31,7 +31,7 @@ class Client:
         if address.scheme == "http" and not _is_here(address.host):
             raise Rejected(f"anybody on the way to {url} could read the token; it was not sent", "Say https://….")
         if not token.isascii() or not token.isprintable():
-            raise Rejected("the token is none", "Take it as the server showed it.")
+            raise Rejected("the token is none; it was not sent", "Take it as the server showed it.")
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx2.Client(base_url=f"{url.rstrip('/')}/api/v1", headers=headers, timeout=SECONDS)
         self._url = url
@@ -62,7 +62,10 @@ class Client:
         why, remedy = (told.get("error"), told.get("remedy")) if isinstance(told, dict) else (None, None)
         if answer.is_client_error and isinstance(why, str):
             raise Rejected(why, remedy if isinstance(remedy, str) else "")
-        raise Failed(f"{self._url} answered with {answer.status_code}" + (f": {why}" if isinstance(why, str) else ""))
+        raise Failed(
+            f"{self._url} answered with {answer.status_code}" + (f": {why}" if isinstance(why, str) else ""),
+            "See whether that is the right address; if it is, its log says why.",
+        )
 
     def list(self, place: str, most: int, **asked: Any) -> Iterator[Any]:
         """The things of a list, page by page, as many as are wanted."""

@@ -23,6 +23,7 @@ STEPS = click.Choice(["approve", "pause", "resume", "cancel", "retry", "rollback
 Answer = tuple[dict[str, Any], list[str]]
 # Groups are made by hand: there are not so many.
 _ALL = 10_000
+_SUCH_AS = 'Write one such as {"soak_seconds": 3600}.'
 
 
 def asks(ask: Callable[..., Answer]) -> click.Command:
@@ -290,9 +291,9 @@ def _plan(file: Any) -> dict[str, Any]:
     try:
         found = json.load(file) if file is not None else {}
     except ValueError as error:
-        raise Rejected(f"{file.name} is no JSON: {error}") from None
+        raise Rejected(f"{file.name} is no JSON: {error}; no rollout was made", _SUCH_AS) from None
     if not isinstance(found, dict):
-        raise Rejected(f"{file.name} is no plan", 'Write one such as {"soak_seconds": 3600}.')
+        raise Rejected(f"{file.name} is no plan; no rollout was made", _SUCH_AS)
     return found
 
 

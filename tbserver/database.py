@@ -46,12 +46,14 @@ class Database:
         try:
             self.url = make_url(url)
             if self.url.get_backend_name() not in ("sqlite", "postgresql"):
-                raise Rejected(f"{self.url.get_backend_name()} is no database that is known here", _REMEDY)
+                raise Rejected(
+                    f"{self.url.get_backend_name()} is no database that is known here; nothing was done", _REMEDY
+                )
             if self.url.get_backend_name() == "postgresql":
                 self.url = self.url.set(drivername="postgresql+psycopg")
             self.engine = _engine(self.url)
         except (ArgumentError, NoSuchModuleError):
-            raise Rejected("the address of the database is none", _REMEDY) from None
+            raise Rejected("the address of the database is none; nothing was done", _REMEDY) from None
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -74,7 +74,9 @@ def translate(pattern: str) -> str:
 def parse(text: str) -> Filter:
     """Read what a person wrote; nothing means all devices."""
     if len(text) > LENGTH_MAX:
-        raise NotValid(f"a filter has {LENGTH_MAX} characters at most")
+        raise NotValid(
+            f"a filter has {LENGTH_MAX} characters at most", "Put the devices into a group, and write: group = NAME."
+        )
     reader = _Reader(text)
     if reader.at_end():
         return EVERYTHING
@@ -131,7 +133,9 @@ class _Reader:
 
     def _one(self, depth: int) -> Filter:
         if depth > DEPTH_MAX:
-            raise NotValid("the filter is nested too deep")
+            raise NotValid(
+                "the filter is nested too deep", "Write it with fewer brackets, or put the devices into a group."
+            )
         if self._take("not"):
             return Not(self._one(depth + 1))
         if self._take("("):

@@ -16,6 +16,11 @@ PART_MAX = 32 << 20
 BODY_SECONDS, BYTES_PER_SECOND = 30, 16 << 10
 HEAD_SECONDS = 15
 HEAD_MAX = 32 << 10
+_REMEDIES = {
+    408: "Send it again, over a better line.",
+    413: "Send less at a time; an image goes as an upload, in parts.",
+    431: "Send fewer headers, and shorter ones.",
+}
 _PART = re.compile(r"/api/v1/uploads/[^/]+")
 
 
@@ -94,7 +99,7 @@ class _Body:
 
 
 def _refuse(status: int, why: str) -> JSONResponse:
-    return JSONResponse({"error": why, "remedy": ""}, status, {"connection": "close"})
+    return JSONResponse({"error": why, "remedy": _REMEDIES[status]}, status, {"connection": "close"})
 
 
 class PromptProtocol(H11Protocol):

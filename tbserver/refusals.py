@@ -32,6 +32,9 @@ class NotThere(Refusal):
 
     status = 404
 
+    def __init__(self, message: str, remedy: str = "Look at the list: it may have been removed meanwhile.") -> None:
+        super().__init__(message, remedy)
+
 
 class Over(Refusal):
     """It was there, and is no longer open."""

@@ -48,5 +48,5 @@ def remove(session: Session, caller: Caller) -> None:
     query = delete(Statements).where(Statements.tenant_id == caller.tenant_id)
     gone = session.scalar(query.returning(Statements.version))
     if gone is None:
-        raise NotThere("there is no trust statement")
+        raise NotThere("there is no trust statement", "Give one with: tb-server statements FILE")
     audit.note(session, caller.tenant_id, caller.name, "statements.remove", str(gone))

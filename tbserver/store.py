@@ -50,7 +50,10 @@ class Store:
             else:
                 raise Rejected(f"{url} is no place for artifacts", "Name file:///DIRECTORY or s3://BUCKET/PREFIX.")
         except BaseError as error:
-            raise Failed(f"the place for artifacts {url} cannot be used: {_line(error)}") from None
+            raise Failed(
+                f"the place for artifacts {url} cannot be used: {_line(error)}",
+                "Correct --artifacts; for s3:// see also AWS_… in the environment.",
+            ) from None
 
     def put(self, key: str, data: bytes) -> None:
         """Keep a few bytes."""

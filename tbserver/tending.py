@@ -22,6 +22,7 @@ from tbserver.steering import plan_of, standing_of
 
 # How many devices are moved in one transaction, which others have to wait for.
 AT_ONCE = 2000
+_LOOK = "Look how it stands: it may have gone on meanwhile."
 ALIVE = (State.PREPARING, State.RUNNING)
 
 
@@ -29,7 +30,7 @@ def create(session: Session, caller: Caller, name: str, release_id: int, filter_
     """A rollout of a release to the devices that a filter means."""
     filters.parse(filter_)
     if _release(session, caller, release_id).withdrawn:
-        raise Refusal("this release was withdrawn")
+        raise Refusal("this release was withdrawn", "Choose another one, or allow it again first.")
     waits = session.get_one(Tenant, caller.tenant_id).approval
     state = State.APPROVAL if waits else State.PREPARING
     row = _new(caller.tenant_id, name, release_id, filter_, plan, state, caller.account_id)
@@ -45,7 +46,7 @@ def withdraw(session: Session, caller: Caller, release_id: int, *, withdrawn: bo
     """Let nobody get a release any more, and end what is on its way to; or allow it again. Who runs it keeps it."""
     release = _release(session, caller, release_id)
     if release.withdrawn == withdrawn:
-        raise Refusal(f"this release is {'withdrawn' if withdrawn else 'allowed'} already")
+        raise Refusal(f"this release is {'withdrawn' if withdrawn else 'allowed'} already", "There is nothing to do.")
     release.withdrawn = withdrawn
     what = "release.withdraw" if withdrawn else "release.allow"
     audit.note(session, caller.tenant_id, caller.name, what, release.version, id=release.id)
@@ -95,7 +96,7 @@ def approve(session: Session, caller: Caller, rollout_id: int) -> Rollout:
     """Let a rollout begin that somebody else made."""
     row = get(session, caller, rollout_id, locked=True)
     if row.state != State.APPROVAL:
-        raise Refusal("this rollout does not wait for approval")
+        raise Refusal("this rollout does not wait for approval", _LOOK)
     if row.created_by == caller.account_id:
         raise NotAllowed("you made this rollout yourself", "A second person has to approve of it.")
     row.state, row.approved_by = State.PREPARING.value, caller.account_id
@@ -107,7 +108,7 @@ def pause(session: Session, caller: Caller, rollout_id: int) -> Rollout:
     """Offer nothing more for the time being; what devices have begun goes on."""
     row = get(session, caller, rollout_id, locked=True)
     if row.state != State.RUNNING:
-        raise Refusal("only a rollout that runs can be paused")
+        raise Refusal("only a rollout that runs can be paused", _LOOK)
     row.state, row.reached, row.reason = State.PAUSED.value, None, f"paused by {caller.name}"
     _note(session, caller, row, "pause")
     return row
@@ -117,7 +118,7 @@ def resume(session: Session, caller: Caller, rollout_id: int) -> Rollout:
     """Let a rollout go on that was paused."""
     row = get(session, caller, rollout_id, locked=True)
     if row.state != State.PAUSED:
-        raise Refusal("only a rollout that is paused can go on")
+        raise Refusal("only a rollout that is paused can go on", _LOOK)
     row.state, row.reason = State.RUNNING.value, ""
     _note(session, caller, row, "resume")
     return row
@@ -127,7 +128,7 @@ def cancel(session: Session, caller: Caller, rollout_id: int) -> Rollout:
     """End a rollout: who waits gets nothing, who is at it is asked to stop, who runs it stays as it is."""
     row = get(session, caller, rollout_id, locked=True)
     if State(row.state) in rollout.ENDED:
-        raise Refusal("this rollout has ended")
+        raise Refusal("this rollout has ended", "Make a new one, or take this one back.")
     _end(row, State.CANCELLED, f"cancelled by {caller.name}")
     _note(session, caller, row, "cancel")
     return row
@@ -137,7 +138,7 @@ def retry(session: Session, caller: Caller, rollout_id: int) -> Rollout:
     """Let those devices try again that failed or were lost, and the rollout go on if it was stopped."""
     row = get(session, caller, rollout_id, locked=True)
     if State(row.state) not in (State.RUNNING, State.PAUSED, State.STOPPED, State.FINISHED):
-        raise Refusal("this rollout has nothing to try again")
+        raise Refusal("this rollout has nothing to try again", _LOOK)
     query = select(Assignment).where(
         Assignment.rollout_id == row.id, Assignment.state.in_([Stage.FAILED.value, Stage.LOST.value])
     )
@@ -154,9 +155,9 @@ def retry(session: Session, caller: Caller, rollout_id: int) -> Rollout:
 def take_back(session: Session, row: Rollout, by: int) -> Rollout:
     """A rollout that brings devices back to what they ran before; what is at it still is asked to stop."""
     if row.undoes is not None:
-        raise Refusal("this rollout takes one back itself")
+        raise Refusal("this rollout takes one back itself", "Make a rollout of the release that devices should run.")
     if session.scalar(select(Rollout.id).where(Rollout.undoes == row.id)) is not None:
-        raise Refusal("this rollout was taken back already")
+        raise Refusal("this rollout was taken back already", "Look at the list for the one that does it.")
     if State(row.state) not in rollout.ENDED:
         _end(row, State.STOPPED, "it is taken back")
     # Back is never worse: no phase waits for another, and nothing stops it.

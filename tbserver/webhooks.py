@@ -160,7 +160,9 @@ def _find(host: str, port: int, settings: Settings) -> str:
     for address in addresses:
         # Who may name an address here need not be somebody who may reach what is behind it.
         if not settings.private_webhooks and not ipaddress.ip_address(address.partition("%")[0]).is_global:
-            raise OSError(f"{host} is a private address ({address}), which this server does not tell anything")
+            raise OSError(
+                f"{host} is a private address ({address}), which this server tells nothing (see --private-webhooks)"
+            )
     return addresses[0]
 
 

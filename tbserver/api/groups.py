@@ -73,7 +73,7 @@ def create_group(server: Here, caller: Operator, given: NewGroup) -> GroupShown:
             session.flush()
             audit.note(session, caller.tenant_id, caller.name, "group.create", given.name)
     except IntegrityError:
-        raise Refusal(f"there is a group {given.name} already") from None
+        raise Refusal(f"there is a group {given.name} already", "Choose another name.") from None
     return GroupShown.model_validate(row)
 
 
@@ -113,7 +113,9 @@ def put_many_into_group(server: Here, caller: Operator, group_id: Number, given:
         known = {controller: number for controller, number in session.execute(query)}
         strange = [one for one in given.controllers if one not in known]
         if strange:
-            raise Refusal(f"there is no device {strange[0]}", "Nothing was changed.")
+            raise Refusal(
+                f"there is no device {strange[0]}", "Nothing was changed. Correct its name, or enrol it first."
+            )
         _put(session, caller, row, known)
 
 

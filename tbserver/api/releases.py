@@ -128,7 +128,7 @@ def trust_key(server: Here, caller: Admin, given: NewKey) -> Key:
             session.flush()
             audit.note(session, caller.tenant_id, caller.name, "key.trust", row.key_id, name=row.name, kind=row.kind)
     except IntegrityError:
-        raise Refusal("this key is trusted already") from None
+        raise Refusal("this key is trusted already", "Look at the list: it may have another name there.") from None
     return Key.model_validate(row)
 
 

@@ -23,7 +23,7 @@ _TYPES = {
 def send(name: str) -> Response:
     """One of them, as it is for ever under this address."""
     if name not in _TYPES:
-        raise NotThere("there is no such file")
+        raise NotThere("there is no such file", "Load the page again.")
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
     return Response(_contents(name), media_type=_TYPES[name], headers=headers)
 

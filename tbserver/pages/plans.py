@@ -94,7 +94,7 @@ def _length(seconds: int) -> str:
 
 def _number(text: str, what: str) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", text.strip()):
-        raise NotValid(f"{what} is a number, and {text[:20]!r} is none")
+        raise NotValid(f"{what} is a number, and {text[:20]!r} is none", "Write digits only, such as 10.")
     return int(text)
 
 
