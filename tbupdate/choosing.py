@@ -132,7 +132,9 @@ def _newest(system: System, index: Index, bounds: Bounds) -> Release:
     if bounds.channel not in index.channels:
         known = ", ".join(sorted(index.channels)[:NAMED])
         there = f"only {known}" if known else "nor any other"
-        raise Rejected(f"there is no channel {bounds.channel!r} there, {there}", "Correct it in config.toml.")
+        raise Rejected(
+            f"there is no channel {bounds.channel!r} there, {there}; nothing was changed", "Correct it in config.toml."
+        )
     described = {release.tree: release for release in index.releases}
     for tree in dict.fromkeys(reversed(index.channels[bounds.channel])):
         offered = described.get(tree)

@@ -63,7 +63,9 @@ def exchange(
         error.close()
         return Answer(error.code)
     except (OSError, http.client.HTTPException) as error:
-        raise Failed(f"{url} does not answer: {reason(error)}", "It is asked again later.") from None
+        raise Failed(
+            f"{url} does not answer: {reason(error)}", "Unattended runs try again by themselves; else try again later."
+        ) from None
 
 
 def refused(url: str, answer: Answer) -> Failed:
@@ -74,4 +76,7 @@ def refused(url: str, answer: Answer) -> Failed:
             f"{url} does not know this device ({answer.status} {said})",
             "Enrol it with: tb-update enrol; or see to its token or certificate.",
         )
-    return Failed(f"{url} answers {answer.status} {said}".rstrip(), "It is asked again later.")
+    return Failed(
+        f"{url} answers {answer.status} {said}".rstrip(),
+        "Unattended runs try again by themselves; else try again later.",
+    )

@@ -157,7 +157,10 @@ def _explain(error: OSError, step: Step | None, left: str) -> Failed:
         errno.ENOTEMPTY: "It holds other subvolumes: move or delete these yourself.",
         errno.EPERM: "Run it as root; if it was, look for files that are locked: lsattr, chattr -i.",
     }
-    return Failed(f"{error.strerror or error}, at the step: {step}. {left}", remedy.get(error.errno or 0, ""))
+    return Failed(
+        f"{error.strerror or error}, at the step: {step}. {left}",
+        remedy.get(error.errno or 0, "See `dmesg` for why; and: tb-update doctor"),
+    )
 
 
 def do(step: Step, site: Site) -> None:

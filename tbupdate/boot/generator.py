@@ -52,7 +52,8 @@ def made(tree: str, version: str) -> Iterator[str]:
         done = programs.run(["unshare", "--mount", "--propagation", "private", "sh", "-ec", script])
         if done.code != 0 or not os.path.isfile(os.path.join(out, "initrd")):
             raise Rejected(
-                f"the system's own {words.split()[0]} could not make an initrd for kernel {version}: {done.last_line}",
+                f"the system's own {words.split()[0]} could not make an initrd for kernel {version}: {done.last_line}; "
+                "nothing was changed",
                 "Make it in the system before the image is made.",
             )
         yield out

@@ -80,7 +80,8 @@ class Grub:
         with open(os.path.join(grub, "grub.cfg"), errors="replace") as file:
             if "custom.cfg" not in file.read():
                 raise Rejected(
-                    f"{grub}/grub.cfg does not read custom.cfg, where tb-update's entries come from",
+                    f"{grub}/grub.cfg does not read custom.cfg, where tb-update's entries come from; "
+                    "nothing was changed",
                     "Make /etc/grub.d/41_custom executable, run update-grub, then try again.",
                 )
         place.write_new(os.path.join(directory, OURS, SCRIPT), _TEXT.encode())

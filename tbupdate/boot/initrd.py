@@ -31,7 +31,8 @@ def names(file: BinaryIO) -> Iterator[str]:
         yield from _names(_Reader(iter(lambda: file.read(_CHUNK), b"")), packed=True)
     except (zlib.error, lzma.LZMAError, zstd.ZstdError, lz4.Lz4Error, ValueError) as error:
         raise Rejected(
-            f"the initrd is damaged: {error}", "Make it again in that system (update-initramfs -u), and then the image."
+            f"the initrd is damaged: {error}; nothing was changed",
+            "Make it again in that system (update-initramfs -u), and then the image.",
         ) from None
 
 
@@ -78,7 +79,9 @@ def _names(reader: _Reader, *, packed: bool) -> Iterator[str]:
         elif packed:
             unpack = next((unpack for magic, unpack in _UNPACKERS if head.startswith(magic)), None)
             if unpack is None:
-                raise Rejected("the initrd is packed in an unknown way", "Pack it with gzip, xz, zstd or lz4.")
+                raise Rejected(
+                    "the initrd is packed in an unknown way; nothing was changed", "Pack it with gzip, xz, zstd or lz4."
+                )
             yield from _names(_Reader(unpack(reader.rest())), packed=False)
             return
         else:

@@ -104,7 +104,9 @@ def find_in(root: Tree, wanted: Overrides) -> BootFiles:
     """The boot files of a system, wherever it can be looked through."""
     versions = module_versions(root)
     if not versions:
-        raise Rejected("the system has no modules for any kernel", "Add the kernel's modules to the image.")
+        raise Rejected(
+            "the system has no modules for any kernel; nothing was changed", "Add the kernel's modules to the image."
+        )
     if wanted.kernel is not None:
         version = _version_of(wanted.kernel, versions)
         return BootFiles(version, _require(root, wanted.kernel), *_others(root, version, versions, wanted))
@@ -113,7 +115,7 @@ def find_in(root: Tree, wanted: Overrides) -> BootFiles:
         if kernel is not None:
             return BootFiles(version, kernel, *_others(root, version, versions, wanted))
     raise Rejected(
-        f"the system has modules for {', '.join(versions)}, but no kernel that fits them",
+        f"the system has modules for {', '.join(versions)}, but no kernel that fits them; nothing was changed",
         "Add the kernel to the image (boot/vmlinuz-VERSION), or name it with `tbdiff create --kernel PATH`.",
     )
 
@@ -213,7 +215,9 @@ def _first(root: Tree, patterns: tuple[str, ...], version: str, versions: list[s
 
 def _require(root: Tree, path: str) -> str:
     if not root.is_file(path):
-        raise Rejected(f"the image says that {path} boots it, and has no such file", "Make the image again.")
+        raise Rejected(
+            f"the image says that {path} boots it, and has no such file; nothing was changed", "Make the image again."
+        )
     return path
 
 
@@ -224,7 +228,8 @@ def _version_of(kernel: str, versions: list[str]) -> str:
     if len(versions) == 1:
         return versions[0]
     raise Rejected(
-        f"the image boots {kernel}, and has modules for {', '.join(versions)}: nobody knows which of them fit it",
+        f"the image boots {kernel}, and has modules for {', '.join(versions)}: nobody knows which of them fit it; "
+        "nothing was changed",
         "Name the kernel by its version, or leave only its modules in the image.",
     )
 
