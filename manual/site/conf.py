@@ -32,6 +32,7 @@ MENU = {
     ],
     "Reference": [
         "docs/commands",
+        "docs/json",
         "docs/configuration",
         "docs/server/commands",
         "docs/consent-api",

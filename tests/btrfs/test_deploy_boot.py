@@ -24,7 +24,7 @@ from tbupdate.boot.chooser import Choice
 from tbupdate.boot.inplace import InPlace
 from tbupdate.config import Config
 from tbupdate.steps import Plan
-from tests import bootable, bootpart, device, journals, rig
+from tests import bootable, bootpart, device, journals, rig, schemas
 from tests.bootable import Device
 from tests.conftest import MakeBtrfs
 from tests.device import NOW, TinyImage
@@ -300,7 +300,9 @@ def test_what_the_boot_logged_that_failed_is_kept(make_btrfs: MakeBtrfs, tmp_pat
         assert f"failed:       {second}: its kernel came to nothing" in said
         assert f"on the boot {'7' * 32}, which logged last at" in said
         assert re.search(r"\| .*it hangs here\n", said)
-        failed = json.loads(subprocess.run([*tb_update, "status", "--json"], capture_output=True).stdout)["failed"]
+        status = json.loads(subprocess.run([*tb_update, "status", "--json"], capture_output=True).stdout)
+        schemas.hold("tb-update", ("status",), status)
+        failed = status["failed"]
         assert (failed["id"], failed["boot"]) == (second, "7" * 32)
         assert len(failed["log"]) == 40
         assert failed["log"][-1].endswith("it hangs here")

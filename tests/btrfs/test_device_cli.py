@@ -16,7 +16,7 @@ import pytest
 
 from tbdiff.kept import HEAD
 from tbupdate.system import survey
-from tests import device
+from tests import device, schemas
 from tests.console import REPOSITORY, Device
 from tests.unit.test_download import Site, served
 
@@ -313,6 +313,10 @@ def test_a_live_system(dev: Device) -> None:
     done = subprocess.run(["unshare", "--mount", "--fork", "sh", "-eux", *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = [json.loads(part) for part in done.stdout.split("---\n")]
+    watch = ("health", "--watch")
+    ran = (("deploy",), ("commit",), ("status",), ("deploy",), ("commit",), watch, watch, ("rollback",), watch)
+    for words, part in zip(ran, parts, strict=True):
+        schemas.hold("tb-update", words, part)
     staged, too_early, trial, refused, committed, well, back, again, unwell = parts
     assert staged["staged"] == staged["default"] == staged["id"]
     assert staged["booted"] == staged["previous"] != staged["id"]

@@ -15,7 +15,7 @@ import pytest
 from tbdiff.errors import NothingToDo, Rejected
 from tbupdate import doctor, freezing, layout, resetting, saving, status, upkeep, volatility
 from tbupdate.config import Config, Local
-from tests import device, faults, systems, throwaway
+from tests import device, faults, schemas, systems, throwaway
 from tests.btrfs.test_boot_hook import HOOK
 from tests.btrfs.test_enospc import fill_metadata
 from tests.conftest import MakeBtrfs
@@ -465,6 +465,7 @@ def test_as_a_person_sees_it(anew: Machine) -> None:
 
     def seen(*words: str) -> dict[str, tuple[str, bool]]:
         said = json.loads(command("--json", "changes", *words))
+        schemas.hold("tb-update", ("changes", *words), said)
         assert said["volatile"]
         return {one["path"]: (one["fate"], one["saved"]) for one in said["changes"]}
 
@@ -484,6 +485,7 @@ def test_as_a_person_sees_it(anew: Machine) -> None:
     assert "are saved, as copy 2" in command("changes", "save")
     assert seen()["etc/unsaved"] == ("carried", True)
     status = json.loads(command("status", "--json"))
+    schemas.hold("tb-update", ("status",), status)
     assert status["volatile"]["saved"]["copy"] == 2
     assert "made anew at each boot; local changes as saved on" in command("status")
     assert "needs a yes" in command("changes", "drop", code=3)
