@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 import tbdiff
-from tbdiff.errors import Rejected, Stop
+from tbdiff.errors import Failed, Rejected, Stop
 from tbserver.commands import COMMANDS, ROLES
 
 EPILOG = """\b
@@ -227,11 +227,22 @@ for _command in COMMANDS:
     cli.add_command(_command)
 
 
+def _run() -> None:
+    """Run the command; what the system refuses, or what is no text, is a failure in a sentence as well."""
+    try:
+        cli(standalone_mode=False)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        raise Failed(f"{where}{error.strerror or error}", "See to it, and start the command again.") from error
+    except UnicodeDecodeError as error:
+        raise Failed("a file that was named holds no text", "Name another one, and start the command again.") from error
+
+
 def main() -> None:
     """Run the program; say in a sentence how it ended."""
     logging.captureWarnings(capture=True)
     try:
-        cli(standalone_mode=False)
+        _run()
     except Stop as stop:
         if "--json" in sys.argv:
             click.echo(json.dumps({"format_version": 1, "error": str(stop), "remedy": stop.remedy}))

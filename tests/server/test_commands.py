@@ -17,7 +17,7 @@ from tbdiff.rotation import Wish, rotate
 from tbdiff.signature import create_key
 from tbserver import comparing, devices, tending
 from tbserver.accounts import Role
-from tbserver.cli import cli
+from tbserver.cli import cli, main
 from tests.server.harness import Fleet, Person
 from tests.server.images import Works
 from tests.server.live import listening
@@ -180,6 +180,33 @@ def test_a_first_token_is_made_where_the_server_is(small_fleet: Fleet) -> None:
             run("token", "x", "--data", f"{place[1]}-elsewhere")
         with pytest.raises(Rejected, match="no records of this program"):
             run("token", "x", "--data", str(small_fleet.server.settings.scratch))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("trust", "{bytes}", "--name", "x"), "holds no text"),
+        (("delivery-key", "--data", "/proc/x"), "/proc/x: No such file or directory"),
+        (("migrate", "--data", "/proc/x"), "/proc/x: No such file or directory"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(
+    words: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("TB_SERVER_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TB_SERVER_TOKEN", "x")
+    # It would count for the tests that come after this one.
+    monkeypatch.setattr("logging.captureWarnings", lambda capture: None)
+    monkeypatch.setattr("sys.argv", ["tb-server", *(word.format(bytes=tmp_path / "bytes") for word in words)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert message in capsys.readouterr().err
 
 
 def test_every_command_and_option_is_documented() -> None:
