@@ -87,6 +87,9 @@ def _start(said: Settings) -> bool:
 def _listen(place: Path, said: Settings) -> None:
     """Accept connections, and give each to a process of its own."""
     command = said.command("api")
+    # One of a run that was killed gives way; anything else may be what somebody still needs.
+    if place.is_symlink() or (place.exists() and not place.is_socket()):
+        raise Rejected(f"{place} is there and is no socket; nothing was changed", "Name another place with --listen.")
     running: list[tuple[int, subprocess.Popen[bytes]]] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         try:

@@ -107,6 +107,14 @@ def test_anybody_may_ask_and_some_may_answer(place: Path, dev: Device) -> None:
     assert nothing["error"]["kind"] == "nothing-to-do"
 
 
+def test_what_is_no_socket_is_not_listened_at(dev: Device) -> None:
+    kept = dev.work / "kept"
+    kept.write_text("mine")
+    refused = subprocess.run(dev.command("api", "--listen", str(kept)), capture_output=True, text=True)
+    assert (refused.returncode, "is no socket" in refused.stderr) == (3, True)
+    assert kept.read_text() == "mine"
+
+
 def test_standard_input_must_be_a_local_socket(dev: Device) -> None:
     refused = subprocess.run(dev.command("api"), capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert (refused.returncode, "is no socket" in refused.stderr) == (3, True)
