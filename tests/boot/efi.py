@@ -64,7 +64,9 @@ def elsewhere_of(act: Act, nothing: Act) -> Act:
 def read(image: Path) -> Reading:
     """What systemd-boot makes of it."""
     names = mtools("mdir", "-b", image, "::/loader/entries").decode().split()
-    entries = [name.rpartition("/")[2] for name in names if re.search(r"/tb-update-\d+-.*\.conf$", name)]
+    ours = [name.rpartition("/")[2] for name in names if re.search(r"/tb-update-\d+-.*\.conf$", name)]
+    # One that names no kernel it passes over: in the middle of Linux's rename, the new name is that of an empty file.
+    entries = [name for name in ours if b"linux " in mtools("mtype", image, f"::/loader/entries/{name}")]
     # As it sorts: what has no tries left comes last, then the highest number first.
     order = sorted(entries, key=lambda name: ("+0" not in name, name), reverse=True)
     assert order, f"no entry is left: {names}"
