@@ -61,7 +61,9 @@ class SystemdBoot:
         found = []
         for file in os.listdir(self._entries) if os.path.isdir(self._entries) else ():
             said = _NAME.fullmatch(file)
-            if said is not None and place.is_plain(os.path.join(self._entries, file)):
+            path = os.path.join(self._entries, file)
+            # In the middle of a rename on FAT the new name is that of an empty file: systemd-boot passes over it, too.
+            if said is not None and place.is_plain(path) and os.path.getsize(path):
                 left = int(said["left"]) if said["left"] is not None else None
                 found.append(_Named(file, int(said["number"]), said["id"], left, said["end"] == "conf"))
         return sorted(found, key=lambda one: one.order, reverse=True)

@@ -363,6 +363,22 @@ def test_what_systemd_boot_counts_is_read(part: Part) -> None:
 
 
 @SYSTEMD_BOOT
+def test_a_name_without_content_is_no_entry(part: Part) -> None:
+    """What a power cut in the middle of a rename leaves on FAT: the old name as it was, and the new one, empty."""
+    chooser = ready(part)
+    chooser.add(entry(TWO))
+    chooser.choose(Choice(ONE, TWO, 2, ONE))
+    (trial,) = (part.directory / "loader/entries").glob("*+2*.conf")
+    plain = trial.with_name(trial.name.partition("+")[0] + ".conf")
+    plain.touch()
+    assert chooser.choice() == Choice(ONE, TWO, 2, ONE)
+    chooser.choose(Choice(TWO, back=ONE))
+    assert chooser.choice() == Choice(TWO, back=ONE)
+    assert not trial.exists()
+    assert f"tb.id={TWO}" in plain.read_text()
+
+
+@SYSTEMD_BOOT
 def test_a_fixed_default_of_systemd_boot_is_refused(part: Part) -> None:
     (part.directory / "loader/loader.conf").write_text("timeout 3\ndefault debian.conf\n")
     part.chooser.add(entry(ONE))
