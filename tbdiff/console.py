@@ -64,13 +64,18 @@ class Program:
         except (KeyboardInterrupt, click.Abort):
             return self._ended("failed", self.interrupted, as_json)
         except OSError as error:
-            where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
-            return self._ended("failed", Failed(f"{where}{error.strerror or error}", self.advice), as_json)
+            return self._ended("failed", refused_by_system(error, self.advice), as_json)
         return ended if isinstance(ended, int) else 0
 
     def _ended(self, kind: str, stop: Stop, as_json: bool) -> int:
         self.report(kind, str(stop), stop.remedy, as_json=as_json)
         return stop.exit_code
+
+
+def refused_by_system(error: OSError, remedy: str) -> Failed:
+    """What the system refuses, with the name of the file if it was one."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+    return Failed(f"{where}{error.strerror or error}", remedy)
 
 
 def safe(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 MADE_WRONGLY = "It is damaged, or was made wrongly: fetch it again, and if that does not help, have it made anew."
+OUR_FAULT = "That is a fault of tb-update itself: please report it."
 
 
 class Stop(Exception):

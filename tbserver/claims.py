@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, update
 from sqlalchemy.exc import DBAPIError
 
 from tbdiff.console import safe
-from tbdiff.errors import Failed
+from tbdiff.errors import Failed, Stop
 from tbserver.database import first_line
 from tbserver.records import Claimed
 from tbserver.server import Server
@@ -79,6 +80,21 @@ class Claim:
                 row.state, row.why, row.owner, row.until = state, safe(why)[:WHY_MOST], "", int(time.time()) + rest
                 for name, value in found.items():
                     setattr(row, name, value)
+
+    @contextmanager
+    def ended(self, state: str, rest: int, what: str) -> Iterator[None]:
+        """See to it that the work which is done meanwhile leaves no claim behind.
+
+        It is let go where the process stops. What fails is logged behind `what`, and settled as `state`.
+        """
+        try:
+            yield
+        except StoppedError:
+            self.let_go()
+        except (Stop, OSError) as error:
+            why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+            log.warning("%s: %s", what, why)
+            self.settle(state, why, rest)
 
     def let_go(self) -> None:
         """Let another one do it at once."""

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 import tbdiff
+from tbdiff.console import refused_by_system
 from tbdiff.errors import Failed, Rejected, Stop
 from tbserver.commands import COMMANDS, ROLES
 
@@ -232,8 +233,7 @@ def _run() -> None:
     try:
         cli(standalone_mode=False)
     except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        raise Failed(f"{where}{error.strerror or error}", "See to it, and start the command again.") from error
+        raise refused_by_system(error, "See to it, and start the command again.") from error
     except UnicodeDecodeError as error:
         raise Failed("a file that was named holds no text", "Name another one, and start the command again.") from error
 

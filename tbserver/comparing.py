@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import logging
 import time
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,15 +12,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from tbdiff.errors import Failed, Stop
+from tbdiff.errors import Failed
 from tbdiff.scratch import scratch_directory
 from tbdiff.show import size as shown
 from tbserver import children, claims, deltas, demand
-from tbserver.claims import Claim, StoppedError, Stopping
+from tbserver.claims import Claim, Stopping
 from tbserver.records import Artifact, Comparison, Release
 from tbserver.server import Server
 
-log = logging.getLogger(__name__)
 NAMES_MOST = 200
 NAME_MOST = 300
 
@@ -177,15 +175,15 @@ def _claim(
             claims.take(row, Stand.COMPARING.value)
             session.flush()
             images = children.images_of(session, deltas.images_for(facts, (since.tree, release.id)))
-            version = release.version or release.tree[:12]
-            return Order(since.tree, release.tree, version, images, row.begun), Claim(server, row, is_stopping)
+            return Order(since.tree, release.tree, release.called, images, row.begun), Claim(server, row, is_stopping)
     except IntegrityError:
         return None
 
 
 def _compare(server: Server, order: Order, claim: Claim) -> None:
     """Compare them; whatever comes of that is written down."""
-    try:
+    what = f"what is new in {order.version} could not be found out"
+    with claim.ended(Stand.NOT.value, deltas.pause(order.begun), what):
         with scratch_directory(server.settings.scratch) as place:
             images = children.fetch(server, order.images, place, claim)
             words = children.words_for(images, order.tree, order.since, "--since")
@@ -194,12 +192,6 @@ def _compare(server: Server, order: Order, claim: Claim) -> None:
         if (found.base.tree, found.target.tree) != (order.since, order.tree):
             raise Failed("what was compared is not what was asked for")
         claim.settle(Stand.DONE.value, found=found.model_dump(include=set(News.model_fields)))
-    except StoppedError:
-        claim.let_go()
-    except (Stop, OSError) as error:
-        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        log.warning("what is new in %s could not be found out: %s", order.version, why)
-        claim.settle(Stand.NOT.value, why, deltas.pause(order.begun))
 
 
 def _read(said: str) -> _Said:

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from tbdiff.errors import Failed, Stop
+from tbdiff.errors import Failed
 from tbdiff.scratch import scratch_directory
 from tbdiff.signature import KeyRing
 from tbserver import artifacts, audit, children, claims, delivery, deltas, demand
@@ -81,15 +81,16 @@ def _claim(server: Server, facts: deltas.Facts, pair: Pair, is_stopping: Stoppin
             claims.take(row, Trial.MAKING.value)
             session.flush()
             images = children.images_of(session, deltas.images_for(facts, pair))
-            version = release.version or release.tree[:12]
-            return Order(row.tenant_id, pair, release.tree, version, images, row.begun), Claim(server, row, is_stopping)
+            order = Order(row.tenant_id, pair, release.tree, release.called, images, row.begun)
+            return order, Claim(server, row, is_stopping)
     except IntegrityError:
         return None
 
 
 def _make(server: Server, order: Order, claim: Claim) -> None:
     """Make it; whatever comes of that is written down."""
-    try:
+    what = f"a delta to {order.version} could not be made"
+    with claim.ended(Trial.FAILED.value, deltas.pause(order.begun), what):
         key = delivery.ready(server.settings)
         with server.database.reading() as session:
             ring = artifacts.key_ring(server, session, order.tenant_id)
@@ -101,12 +102,6 @@ def _make(server: Server, order: Order, claim: Claim) -> None:
                 raise Failed("what was made is not what was asked for")
             server.store.put_file(key_of(order.tenant_id, checked.digest), out)
         _keep(server, order, checked, claim)
-    except StoppedError:
-        claim.let_go()
-    except (Stop, OSError) as error:
-        why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        log.warning("a delta to %s could not be made: %s", order.version, why)
-        claim.settle(Trial.FAILED.value, why, deltas.pause(order.begun))
 
 
 def _run(server: Server, order: Order, images: dict[str, Path], out: Path, claim: Claim) -> None:

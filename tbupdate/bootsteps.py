@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from tbdiff.entry import Listing
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import OUR_FAULT, Failed, Rejected
 from tbupdate import layout
 from tbupdate.boot import generator, initrd, kernel, kernelsets, listed
 from tbupdate.boot.chooser import Chooser
@@ -41,9 +41,7 @@ def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each ste
             _put_kernel(site, *_find(site, deployment, overrides, installed))
         case AddEntry():
             if site.kernels is None:
-                raise Failed(
-                    "there is no kernel for the boot entry", "That is a fault of tb-update itself: please report it."
-                )
+                raise Failed("there is no kernel for the boot entry", OUR_FAULT)
             _chooser(site).add(step.with_kernels(*site.kernels))
         case SetUpBoot(choice):
             _chooser(site).set_up(choice)
@@ -59,9 +57,7 @@ def do(step: Step, site: Site) -> None:  # noqa: PLR0912 - one case for each ste
         case ClearNote():
             _chooser(site).clear_note()
         case _:
-            raise Failed(
-                f"this version does not know how to {step}", "That is a fault of tb-update itself: please report it."
-            )
+            raise Failed(f"this version does not know how to {step}", OUR_FAULT)
 
 
 def _chooser(site: Site) -> Chooser:

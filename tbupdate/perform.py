@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tbdiff.entry import Listing, printable
-from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
+from tbdiff.errors import OUR_FAULT, Failed, NothingToDo, Rejected, Stop
 from tbdiff.signals import held_back
 from tbdiff.tree import read_tree
 from tbupdate import (
@@ -289,7 +289,7 @@ def _in_snapshots(site: Site, act: Callable[[int, str, str], None], one: str, ot
 
 def _apply(step: ApplyImage, site: Site) -> None:
     if site.image is None:
-        raise Failed("there is no image to apply", "That is a fault of tb-update itself: please report it.")
+        raise Failed("there is no image to apply", OUR_FAULT)
     known = _base_listing(step.name, step.base, site) if step.base is not None else None
 
     def expect(target: Listing) -> None:
@@ -340,9 +340,7 @@ def _read(name: str, site: Site) -> None:
 
 def _write_record(known: record.Record, site: Site) -> None:
     if site.listing is None:
-        raise Failed(
-            "the tree of the new deployment was not read", "That is a fault of tb-update itself: please report it."
-        )
+        raise Failed("the tree of the new deployment was not read", OUR_FAULT)
     found = site.listing
     # Before anything is sealed it must be on the disk: what is still to be written would break the seal.
     sync(site.top)

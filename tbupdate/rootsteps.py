@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tbdiff.entry import Listing, printable, serialise
-from tbdiff.errors import Failed, NothingToDo, Rejected
+from tbdiff.errors import OUR_FAULT, Failed, NothingToDo, Rejected
 from tbdiff.generation import read_changed
 from tbdiff.tree import read_tree
 from tbupdate import fstab, record, sandbox, subvolumes
@@ -58,9 +58,7 @@ def do(step: Step, site: Site) -> None:
 
             keeping.do(step, site)
         case _:
-            raise Failed(
-                f"this version does not know how to {step}", "That is a fault of tb-update itself: please report it."
-            )
+            raise Failed(f"this version does not know how to {step}", OUR_FAULT)
 
 
 def _empty(directory: str) -> None:

@@ -56,7 +56,7 @@ def news_of(session: Session, facts: Facts, release: Release) -> NewsShown | Non
     stand, why, found = comparing.standing(session, facts, release, since)
     return NewsShown(
         since_id=since.id,
-        since=since.version or since.tree[:12],
+        since=since.called,
         state=stand.value,
         why=why,
         delta=_smallest(facts, release, since.tree),

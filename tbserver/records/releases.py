@@ -50,6 +50,11 @@ class Release(Base):
     withdrawn: Mapped[bool] = mapped_column(default=False)
     created: Mapped[int]
 
+    @property
+    def called(self) -> str:
+        """Its version, or where it has none the beginning of its tree."""
+        return self.version or self.tree[:12]
+
 
 class Artifact(Base):
     """An image that leads to a release, as the object store holds it under its SHA-256 (`digest`).

@@ -10,7 +10,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from tbdiff.errors import Failed, Rejected
+from tbdiff.errors import OUR_FAULT, Failed, Rejected
 from tbdiff.signals import held_back
 from tbupdate import programs, syscalls
 from tbupdate.mounts import Mount, read_mounts
@@ -157,7 +157,7 @@ def write_block(path: str, content: bytes) -> None:
     if len(content) != BLOCK:
         raise Failed(
             f"what is to be written to {path} does not fit into one block; it was left as it was",
-            "That is a fault of tb-update itself: please report it.",
+            OUR_FAULT,
         )
     descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

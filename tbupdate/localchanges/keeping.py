@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tbdiff.entry import Kind
-from tbdiff.errors import Failed
+from tbdiff.errors import OUR_FAULT, Failed
 from tbupdate import saved, subvolumes, volatility
 from tbupdate.layout import aside
 from tbupdate.layout import saved as saved_name
@@ -33,9 +33,7 @@ def do(step: Step, site: Site) -> None:
         case ForgetSaved(deployment, number):
             saved.forget(site.record(deployment), number)
         case _:
-            raise Failed(
-                f"this version does not know how to {step}", "That is a fault of tb-update itself: please report it."
-            )
+            raise Failed(f"this version does not know how to {step}", OUR_FAULT)
 
 
 def _prove(site: Site, deployment: str, number: int) -> None:
