@@ -359,6 +359,6 @@ def audit(client: Client, limit: int) -> Answer:
 
 
 COMMANDS = (
-    *(upload, releases, release, deltas, devices, device, groups, group, rollouts, rollout, roll_out),
+    *(upload, releases, release, withdraw, deltas, devices, device, groups, group, rollouts, rollout, roll_out),
     *(keys, trust, statements, add_user, device_token, webhooks, audit),
 )
