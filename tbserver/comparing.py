@@ -33,26 +33,39 @@ class Stand(enum.StrEnum):
     NOT = "not compared"
 
 
-class Amount(pydantic.BaseModel):
-    """So many files, and their bytes."""
+class Described(pydantic.BaseModel):
+    """A part of an answer, the keys of which say what they are."""
+
+    model_config = pydantic.ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
+
+
+class Amount(Described):
+    """How much there is of something."""
 
     count: int = 0
+    """How many there are."""
     size: int = 0
+    """Their bytes."""
 
 
-class Amounts(pydantic.BaseModel):
-    """Files that came, that are others than before (with the bytes that they have now), and that are there no more."""
+class Amounts(Described):
+    """Files, by what became of them."""
 
     added: Amount = Amount()
+    """Those that came."""
     changed: Amount = Amount()
+    """Those that are others than before, with the bytes that they have now."""
     removed: Amount = Amount()
+    """Those that are there no more."""
 
 
-class Some(pydantic.BaseModel):
-    """So many names, the first of which are told."""
+class Some(Described):
+    """Names, the first of which are told."""
 
     count: int = 0
+    """How many there are."""
     names: list[str] = []
+    """The first of them."""
 
 
 def _cut(given: object) -> object:
@@ -65,21 +78,28 @@ def _cut(given: object) -> object:
 Told = Annotated[Some, pydantic.BeforeValidator(_cut)]
 
 
-class Names(pydantic.BaseModel):
-    """What came, what is another one than before, what is there no more."""
+class Names(Described):
+    """Names, by what became of what they name."""
 
     added: Told = Some()
+    """Those that came."""
     changed: Told = Some()
+    """Those that are others than before."""
     removed: Told = Some()
+    """Those that are there no more."""
 
 
-class News(pydantic.BaseModel):
-    """What `tbdiff show --since` says; `touched` differ only in owner, mode, time or attributes."""
+class News(Described):
+    """What `tbdiff show --since` says."""
 
     files: Amounts = Amounts()
+    """All that is no directory, by path."""
     touched: int = 0
+    """How many differ only in owner, mode, time or attributes."""
     packages: Names = Names()
+    """Those that dpkg or opkg installed."""
     kernels: Names = Names()
+    """Those that there are modules for."""
 
 
 class _End(pydantic.BaseModel):

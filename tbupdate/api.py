@@ -31,15 +31,19 @@ _GROUPS_MAX = 65536
 _KINDS = {Rejected: "rejected", NothingToDo: "nothing-to-do", Busy: "busy", Failed: "failed"}
 
 
+def _says(words: str) -> Any:
+    return pydantic.Field(description=words)
+
+
 class Request(pydantic.BaseModel):
-    """One line of what is asked. With `tree` an answer counts only for that release."""
+    """One line of what is asked."""
 
     model_config = pydantic.ConfigDict(defer_build=True, frozen=True, strict=True, extra="forbid")
 
-    api: Literal[1] = 1
-    do: Literal["status", "approve", "postpone", "decline"]
-    tree: Hex256 | None = None
-    hours: Annotated[int, pydantic.Field(ge=1, le=HOURS_MAX)] = 24
+    api: Annotated[Literal[1], _says("The version of this protocol.")] = 1
+    do: Annotated[Literal["status", "approve", "postpone", "decline"], _says("What is asked.")]
+    tree: Annotated[Hex256 | None, _says("The release that is meant, by the digest of its tree; else any.")] = None
+    hours: Annotated[int, pydantic.Field(ge=1, le=HOURS_MAX), _says("For how long `postpone` leaves it.")] = 24
 
 
 @dataclass(frozen=True)

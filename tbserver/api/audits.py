@@ -19,11 +19,17 @@ class Entry(Shape):
     """Who did what to what, and when."""
 
     id: int
+    """Its number."""
     at: Moment
+    """When it was done."""
     who: str
+    """The account, the device, or what acted by itself."""
     action: str
+    """What was done, such as `rollout.pause`."""
     subject: str
+    """To what, by its name."""
     details: dict[str, Any]
+    """What else belongs to it, by the kind of action."""
 
 
 @router.get("/audit")

@@ -16,31 +16,35 @@ from tbserver.records import Release
 
 
 class NewsShown(Shape):
-    """What is new in a release against the one before it for the same devices, `since`.
-
-    `state`: done, comparing, waiting, not compared; `why` not. A device that runs `since` fetches `delta` bytes by the
-    smallest delta that is there (0: there is none).
-    """
+    """What is new in a release against the one before it for the same devices."""
 
     since_id: int
+    """The number of the release before."""
     since: str
+    """What that one is called."""
     state: str
+    """done, comparing, waiting, or not compared."""
     why: str
+    """Why it is not done; empty if it is."""
     delta: int
+    """The bytes of the smallest delta from it that is there; 0: there is none."""
     found: News
+    """What is new; nothing as long as it is not done."""
 
 
 class Sized(Shape):
-    """What a version is for one type of device ("": any): on it, as a full image, and as a delta from the one before.
-
-    In bytes; 0: there is none.
-    """
+    """How large a version is for one type of device."""
 
     device_type: str
+    """The type of device; empty: any."""
     release_id: int
+    """The number of its release."""
     size: int
+    """The bytes that it takes on a device."""
     full: int
+    """The bytes of the smallest full image; 0: there is none."""
     delta: int
+    """The bytes of the smallest delta from the release before; 0: there is none."""
 
 
 def manifest_of(release: Release) -> dict[str, Any]:

@@ -19,38 +19,50 @@ SHOWN_MOST = 500
 
 
 class DeltaShown(Shape):
-    """A delta that devices could use, or that is there.
-
-    `base` is the tree that it starts from, which is that of the release `base_release`. `devices` may still fetch it;
-    each of them fetches `saved` bytes less than without it. `state`: uploaded, made, making, waiting, not made.
-    """
+    """A delta that devices could use, or that is there."""
 
     release_id: int
+    """The number of the release that it leads to."""
     release: str
+    """What that one is called."""
     base: str
+    """The digest of the tree that it starts from."""
     base_release: str
+    """The release of that tree; empty if there is none."""
     devices: int
+    """How many devices may still fetch it."""
     state: str
+    """uploaded, made, making, waiting, or not made."""
     why: str
+    """Why it is not there; else empty."""
     size: int
+    """Its bytes; 0 if it is not there."""
     saved: int
+    """The bytes that each of them fetches less than without it."""
 
 
 class DeliveryKey(Shape):
-    """The key by which this server signs deltas; so many devices say that they trust it."""
+    """The key by which this server signs deltas."""
 
     key_id: str
+    """Its id."""
     pem: str
+    """Its public half, as PEM."""
     trusted_by: int
+    """How many devices say that they trust it."""
 
 
 class Deltas(Shape):
-    """All deltas, those of most use first; the bytes of those that were made here, and what all may have together."""
+    """All deltas, and what this server makes of them."""
 
     items: list[DeltaShown]
+    """Those of most use first."""
     made: int
+    """The bytes of all that were made here."""
     budget: int
+    """The bytes that those may have together."""
     key: DeliveryKey | None
+    """What signs them; `null` if nothing does yet."""
 
 
 @router.get("/deltas")

@@ -28,59 +28,87 @@ class DeviceShown(Shape):
     """A device, and what it runs."""
 
     id: int
+    """Its number."""
     controller: str
+    """What it is called; by this it asks."""
     state: str
+    """new, idle, updating, or failed."""
     system: str
+    """The name of the system that it runs; empty if it did not say."""
     release: str
+    """The release that it runs; empty if it did not say."""
     health: str
+    """What it says of its checks; empty if it did not say."""
     revoked: bool
+    """Whether it may ask no more."""
     address: str
+    """Where it asked from last."""
     created: Moment
+    """When it became known."""
     seen: Moment
+    """When it asked last; 1970-01-01T00:00:00Z if it never did."""
 
 
 class Todo(Shape):
     """What a device has to do with a rollout, and why it stands there."""
 
     action: int
+    """The number by which the device reports on it."""
     rollout_id: int
+    """The number of the rollout."""
     rollout: str
+    """Its name."""
     state: str
+    """How far the device is with it."""
     why: str
+    """Why it stands there, in words."""
 
 
 class Said(Shape):
     """What a device reported."""
 
     id: int
+    """Its number."""
     at: Moment
+    """When it came."""
     assignment_id: int | None
+    """The action that it is about; `null` if about none."""
     execution: str
+    """How far the device said it was, by a word of DDI."""
     finished: str
+    """How it said that it ended, by a word of DDI."""
     code: int | None
+    """A number that it gave, or `null`."""
     details: list[str]
+    """What it said, in lines."""
 
 
 class Unasked(Shape):
     """That no person at a device is asked; who said so there, and why."""
 
     initiator: str
+    """Who said so there."""
     remark: str
+    """Why."""
     since: Moment
+    """When."""
 
 
 class DeviceWhole(Shape):
-    """All that is known of a device: what it said of itself, what it is to do and why not yet, its last reports.
-
-    `groups` are those it was put into by hand, by their names; `auto_confirm` is missing where a person may be asked.
-    """
+    """All that is known of a device."""
 
     device: DeviceShown
+    """What it is."""
     groups: list[str]
+    """The groups that it was put into by hand, by their names."""
     auto_confirm: Unasked | None
+    """That no person there is asked; `null` where one may be."""
     attributes: dict[str, str]
+    """What it said of itself."""
     todo: list[Todo]
+    """What it is to do, the newest first."""
     reports: list[Said]
+    """What it reported last, the newest first."""
 
 
 class Counted(Shape):
@@ -110,19 +138,28 @@ class DeviceTokenShown(Shape):
     """A token for devices; itself it is shown only when it is made."""
 
     id: int
+    """Its number."""
     kind: str
+    """gateway or enrolment."""
     name: str
+    """What it is for."""
     controller: str | None
+    """The only device that it is for, or `null`."""
     is_used: bool
+    """Whether a device became known by it."""
     created: Moment
+    """When it was made."""
     expires: Moment | None
+    """Until when it is good; `null`: for ever."""
 
 
 class DeviceTokenMade(Shape):
     """The token, and what devices send, which is shown here only."""
 
     token: DeviceTokenShown
+    """What it is."""
     secret: str
+    """What devices send."""
 
 
 class Change(Order):

@@ -38,8 +38,11 @@ class GroupShown(Shape):
     """Devices that were put together by hand."""
 
     id: int
+    """Its number."""
     name: str
+    """Its name."""
     created: Moment
+    """When it was made."""
 
 
 class NewGroup(Order):

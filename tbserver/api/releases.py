@@ -27,10 +27,15 @@ class Key(Shape):
     """A public key that answers for what is uploaded."""
 
     id: int
+    """Its number."""
     name: str
+    """Whose it is."""
     key_id: str
+    """Its id."""
     kind: str
+    """What it answers for: release or delivery."""
     created: Moment
+    """When it came to be trusted."""
 
 
 class NewKey(Order):
@@ -61,44 +66,67 @@ class ReleaseShown(Shape):
     """A tree that a release key answers for."""
 
     id: int
+    """Its number."""
     tree: str
+    """The digest of its tree."""
     name: str
+    """What the system is called; empty where nobody said."""
     version: str
+    """Its version; empty where nobody said."""
     epoch: int
+    """Its epoch."""
     device_types: list[str]
+    """The types of device that it is for; empty: for any."""
     size: int
+    """The bytes that it takes on a device."""
     withdrawn: bool
+    """Whether nobody gets it any more."""
     created: Moment
+    """When it was uploaded first."""
 
 
 class ArtifactShown(Shape):
-    """An image that leads to a release, from the tree `base` ("": from nothing)."""
+    """An image that leads to a release."""
 
     id: int
+    """Its number."""
     release_id: int
+    """The number of the release that it leads to."""
     name: str
+    """The name of its file."""
     digest: str
+    """The SHA-256 of its bytes."""
     size: int
+    """How many bytes it has."""
     base: str
+    """The digest of the tree that it starts from; empty: it is a full image."""
     free: int
+    """The bytes that must be free on a device for it."""
     encoders: list[str]
+    """What a device must be able to decode with, by fingerprints."""
     signers: list[str]
+    """Who signed it, by ids of keys."""
     made: str
+    """How it came here: uploaded, or as a delta that this server made."""
     created: Moment
+    """When it came here."""
 
 
 class ReleaseWithArtifacts(Shape):
-    """A release: what is stated of it and new in it, how large it is for whom, what leads to it, and deltas that could.
-
-    `news` is missing for the first release for its devices.
-    """
+    """A release, and what is in it."""
 
     release: ReleaseShown
+    """What it is."""
     manifest: dict[str, Any]
+    """What its signer stated of it."""
     news: NewsShown | None
+    """What is new in it; `null` for the first release for its devices."""
     sizes: list[Sized]
+    """How large it is for each type of device."""
     artifacts: list[ArtifactShown]
+    """What leads to it."""
     deltas: list[DeltaShown]
+    """The deltas that do so, or could."""
 
 
 @router.get("/keys")

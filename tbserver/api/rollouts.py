@@ -37,52 +37,79 @@ class Stages(Shape):
     """How many devices are how far."""
 
     waiting: int
+    """To whom it was not offered yet."""
     busy: int
+    """Who are at it."""
     succeeded: int
+    """Who run it, and are well."""
     failed: int
+    """Where it failed."""
     lost: int
+    """Who have not been heard of since."""
 
 
 class PhaseShown(Stages):
     """The same of one phase, and how many it has."""
 
     total: int
+    """How many devices it has."""
 
 
 class RolloutShown(Shape):
-    """A rollout, and how far it is; `undoes` is the one that it takes back, `release` a version."""
+    """A rollout, and how it stands."""
 
     id: int
+    """Its number."""
     name: str
+    """Its name."""
     release_id: int | None
+    """The number of the release that it brings; `null` where it takes back."""
     undoes: int | None
+    """The number of the rollout that it takes back, or `null`."""
     filter: str
+    """Which devices it is for; empty: all."""
     plan: dict[str, Any]
+    """How it goes on, as it was ordered."""
     state: str
+    """approval, preparing, running, paused, stopped, finished, or cancelled."""
     phase: int
+    """The last phase that is open, from 0."""
     reason: str
+    """Why it stands so; empty where there is nothing to say."""
     created_by: int
+    """The account that made it."""
     approved_by: int | None
+    """The account that approved it, or `null`."""
     created: Moment
+    """When it was made."""
     started: Moment | None
+    """When it began, or `null`."""
     ended: Moment | None
+    """When it ended, or `null`."""
     release: str = ""
+    """The version that it brings."""
     made_by: str = ""
+    """The name of the account that made it."""
     undone_by: int | None = None
+    """The number of the rollout that takes it back, or `null`."""
 
 
 class Point(Stages):
     """The same of all phases, at a moment."""
 
     at: Moment
+    """When it stood so."""
 
 
 class RolloutWhole(Shape):
     """A rollout with its phases, and how it came there."""
 
     rollout: RolloutShown
+    """What it is."""
     phases: list[PhaseShown]
+    """How far each phase is."""
     progress: list[Point]
+    """How far all of it was, over time."""
 
 
 class Meant(Shape):

@@ -24,7 +24,12 @@ def _is_text(text: str) -> str:
 class Shape(pydantic.BaseModel):
     """An answer."""
 
-    model_config = pydantic.ConfigDict(frozen=True, from_attributes=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True,
+        from_attributes=True,
+        use_attribute_docstrings=True,
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Order(pydantic.BaseModel):
@@ -34,7 +39,11 @@ class Order(pydantic.BaseModel):
 
 
 # A moment: seconds in the records, text as 2026-01-31T12:00:00Z in the API.
-Moment = Annotated[int, pydantic.PlainSerializer(_written, return_type=str)]
+Moment = Annotated[
+    int,
+    pydantic.PlainSerializer(_written, return_type=str),
+    pydantic.WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]
 Name = Annotated[str, pydantic.StringConstraints(min_length=1, max_length=64), pydantic.AfterValidator(_is_text)]
 # Of a thing: no database has a higher one.
 Number = Annotated[int, annotated_types.Ge(0), annotated_types.Lt(1 << 63)]

@@ -21,21 +21,32 @@ class KeyNamed(Shape):
     """A key that a statement names."""
 
     name: str
+    """Whose it is."""
     key_id: str
+    """Its id."""
 
 
 class StatementShown(Shape):
-    """What the last statement says; version 0 if there is none. `revoked` are ids of keys that count no more."""
+    """What the last statement says, if there is one."""
 
     version: int
+    """Its number; 0: there is none."""
     issued: str | None = None
+    """When it was made; `null` if there is none."""
     expires: str | None = None
+    """Until when it is good; `null` if there is none."""
     threshold: int | None = None
+    """How many release keys sign a release; `null` if there is none."""
     trust_threshold: int | None = None
+    """How many keys sign the next statement; `null` if there is none."""
     release: tuple[KeyNamed, ...] = ()
+    """Those that answer for releases."""
     delivery: tuple[KeyNamed, ...] = ()
+    """Those that answer for how a release is brought."""
     trust: tuple[KeyNamed, ...] = ()
+    """Those that answer for statements."""
     revoked: tuple[str, ...] = ()
+    """Ids of keys that count no more."""
 
 
 def _shown(standing: Standing | None) -> StatementShown:

@@ -19,11 +19,17 @@ class User(Shape):
     """An account."""
 
     id: int
+    """Its number."""
     name: str
+    """Its name."""
     role: str
+    """What it may: viewer, operator, approver, or admin."""
     must_change: bool
+    """Whether it has to choose a password first."""
     disabled: bool
+    """Whether it is closed."""
     created: Moment
+    """When it was made."""
 
 
 class NewUser(Order):
@@ -37,7 +43,9 @@ class NewUserMade(Shape):
     """The account, and the password for its first login, which is shown here only."""
 
     user: User
+    """The account."""
     password: str
+    """The password for its first login."""
 
 
 class Change(Order):

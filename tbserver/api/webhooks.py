@@ -22,15 +22,22 @@ Pattern = Annotated[str, pydantic.StringConstraints(pattern=r"^[a-z*][a-z.*-]{0,
 
 
 class Hook(Shape):
-    """An address that is told what is done; `fault` is why it was not when it last should have been."""
+    """An address that is told what is done."""
 
     id: int
+    """Its number."""
     name: str
+    """Its name."""
     url: str
+    """The address."""
     actions: list[str]
+    """Of which actions it is told."""
     created: Moment
+    """When it was made."""
     told: Moment | None
+    """When it was told last, or `null`."""
     fault: str
+    """Why it was not told when it last should have been; else empty."""
 
 
 class NewHook(Order):
@@ -45,7 +52,9 @@ class NewHookMade(Shape):
     """The address, and the secret to check signatures by, which is shown here only."""
 
     webhook: Hook
+    """The address."""
     secret: str
+    """What signatures are checked by."""
 
 
 @router.get("/webhooks")

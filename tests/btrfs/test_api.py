@@ -17,6 +17,7 @@ import pytest
 
 from tbupdate import api
 from tbupdate.api import Peer
+from tests import schemas
 from tests.btrfs.test_upgrade import Fleet
 from tests.console import Device
 
@@ -65,8 +66,11 @@ def place(dev: Device) -> Iterator[Path]:
 
 
 def ask(place: Path, *, user: int = 0, groups: str = "", **request: Any) -> dict[str, Any]:
+    assert not list(schemas.faults_of("tb-update-api-request.json", request))
     command = [sys.executable, "-c", ASK, str(place), str(user), groups, json.dumps(request)]
-    return dict(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    said = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert not list(schemas.faults_of("tb-update-api.json", said))
+    return dict(said)
 
 
 def test_anybody_may_ask_and_some_may_answer(place: Path, dev: Device) -> None:

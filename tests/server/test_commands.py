@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tbdiff.signature import create_key
 from tbserver import comparing, devices, tending
 from tbserver.accounts import Role
 from tbserver.cli import cli, main
+from tests import schemas
 from tests.server.harness import Fleet, Person
 from tests.server.images import Works
 from tests.server.live import listening
@@ -30,6 +32,7 @@ class Shell:
     def __init__(self, url: str, person: Person) -> None:
         self.person = person
         self._env = {"TB_SERVER_URL": url, "TB_SERVER_TOKEN": person.secret}
+        self.seen: set[str] = set()
 
     def __call__(self, *words: object, **env: str) -> str:
         """What is printed; errors as they are raised."""
@@ -39,8 +42,9 @@ class Shell:
         return done.stdout
 
     def json(self, *words: object) -> Any:
-        """The same as JSON."""
+        """The same as JSON, which is held against its schema."""
         told = json.loads(self(*words, "--json"))
+        self.seen.add(schemas.hold("tb-server", [str(word) for word in words], told))
         assert told.pop("format_version") == 1
         return told
 
@@ -86,6 +90,42 @@ def test_from_an_upload_to_a_rollout(shell: Shell, small_fleet: Fleet, tmp_path:
     assert ("first" in shell("groups"), "no group any more" in shell("group", "first", "--remove")) == (True, True)
     assert shell.json("device", "box-0\x1b", "--revoke")["device"]["revoked"] is True
     assert "rollout.pause" in shell("audit")
+
+
+def test_all_that_is_printed_is_as_the_schemas_say(shell: Shell, small_fleet: Fleet, tmp_path: Path) -> None:
+    said, works = shell.json, Works(tmp_path)
+    works.key("release")
+    said("delivery-key", "--data", small_fleet.server.settings.data)
+    assert said("trust", tmp_path / "release.key.pub", "--name", "build host")["kind"] == "release"
+    assert said("keys")["items"]
+    first, second = said("upload", works.image("1.0"), works.image("2.0", "1.0"))["artifacts"]
+    assert comparing.compare_next(small_fleet.server)
+    assert said("release", second["release_id"])["news"]["found"]["files"]["changed"]["count"] == 1
+    assert len(said("releases")["items"]) == 2
+    assert said("deltas")["items"]
+    with small_fleet.server.database.writing() as session:
+        device = devices.register(session, 1, "box")
+        devices.describe(session, device, "replace", {"release": "1.0", "site": "here"})
+    assert said("group", "first", "--make", "--put", "box")["items"]
+    assert said("groups")["items"]
+    made = said("roll-out", second["release_id"], "--filter", "site = here", "--phases", "1, 50 %, rest")["rollout"]
+    tending.tend(small_fleet.server.database)
+    assert said("rollout", made["id"])["phases"][0]["waiting"] == 1
+    assert said("device", "box")["todo"]
+    assert said("devices")["items"]
+    assert said("rollout", made["id"], "cancel")["rollout"]["ended"]
+    assert said("rollouts")["items"]
+    assert said("withdraw", first["release_id"])["withdrawn"]
+    assert said("group", "first", "--remove")["items"] == []
+    assert said("statements")["version"] == 0
+    rotate(tmp_path / "trust.json", Wish(release=[tmp_path / "release.key.pub"]), [tmp_path / "release.key"])
+    assert said("statements", tmp_path / "trust.json")["release"]
+    said("add-user", "eve", "viewer")
+    said("device-token", "enrolment", "--name", "for box 7", "--days", 30)
+    said("webhooks", "--add", "chat", "https://chat.example/hook")
+    assert said("webhooks")["items"]
+    assert said("audit")["items"]
+    assert shell.seen == {name for _, names in schemas.table("tb-server") for name in names}
 
 
 def test_trust_statements_go_on_from_what_is_there(shell: Shell, tmp_path: Path) -> None:
@@ -215,3 +255,10 @@ def test_every_command_and_option_is_documented() -> None:
         assert f"`{name}" in text, name
         for option in (one for one in command.params if isinstance(one, click.Option)):
             assert f"`{option.opts[0]}" in text, (name, option.opts)
+
+
+def test_every_command_that_is_documented_is_there() -> None:
+    page = (Path(__file__).parents[2] / "docs/server/commands.md").read_text()
+    rows = (line.split("|")[1] for line in page.splitlines() if line.startswith("| `") and not line.startswith("| `--"))
+    named = {words.split()[0] for row in rows for words in re.findall(r"`([^`]+)`", row)}
+    assert named == set(cli.commands)

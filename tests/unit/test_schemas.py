@@ -1,4 +1,4 @@
-"""The JSON schemas: all of them are valid, named where people look, and what tbdiff prints is as they say."""
+"""The JSON schemas: valid, as our models say, named where people look; and what tbdiff prints is as they say."""
 
 from __future__ import annotations
 
@@ -15,15 +15,22 @@ import click
 import pytest
 from jsonschema import Draft202012Validator
 
+from manual.schemas import made
 from tbdiff import cli as tbdiff_cli
 from tbdiff import encoders
+from tbserver import cli as tbserver_cli
 from tbupdate import cli as tbupdate_cli
 from tests import schemas
 from tests.trees import Noise, Tree, build, directory, file, sparse
 
-GROUPS: list[tuple[str, click.Group]] = [("tb-update", tbupdate_cli.cli), ("tbdiff", tbdiff_cli.cli)]
+GROUPS: list[tuple[str, click.Group]] = [
+    ("tb-update", tbupdate_cli.cli),
+    ("tbdiff", tbdiff_cli.cli),
+    ("tb-server", tbserver_cli.cli),
+]
 # It has a protocol of its own, and prints nothing.
 SILENT = {"api"}
+REQUEST = "tb-update-api-request.json"
 
 
 def parts(schema: Any) -> Iterator[dict[str, Any]]:
@@ -42,9 +49,12 @@ def test_a_schema_is_one_and_names_itself_and_what_there_is(path: Path) -> None:
     assert schema["title"]
     assert schema["description"]
     for part in parts(schema):
-        # What has keys says which of them are always there, and that more may come; else it is a part of what does.
+        # What has keys says which of them are always there, and that more may come; else it is a part of what does. A
+        # request has no more, and a map says what its values are.
         if part.get("type") == "object":
-            assert part.get("additionalProperties") is True or part in schema["$defs"].values()
+            more = part.get("additionalProperties")
+            is_map = isinstance(more, dict) and "properties" not in part
+            assert more is True or is_map or part in schema.get("$defs", {}).values() or path.name == REQUEST
             assert set(part.get("required", ())) <= set(part.get("properties", ()))
         for key, of_key in part.get("properties", {}).items():
             assert isinstance(of_key, dict)
@@ -59,8 +69,14 @@ def test_what_a_program_reads_alone_has_a_version() -> None:
     for path in schemas.files():
         if path.name != "change.json":
             schema = json.loads(path.read_text())
-            assert schema["properties"]["format_version"]["const"] == 1
-            assert "format_version" in schema["required"], path.name
+            version = "api" if path.name.startswith("tb-update-api") else "format_version"
+            assert schema["properties"][version]["const"] == 1
+            assert version in schema["required"] or path.name == REQUEST, path.name
+
+
+def test_schemas_that_are_made_of_models_are_as_these_are_now() -> None:
+    for name, text in made():
+        assert (schemas.PLACE / name).read_text() == text, "run: python -m manual.schemas"
 
 
 def test_every_schema_is_named_in_the_documentation() -> None:
