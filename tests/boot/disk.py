@@ -62,7 +62,7 @@ def make(folder: Path, install_loader: Callable[[Path, Path, Path], None], loade
         *("parted", "-s", image, "mklabel", "msdos", "mkpart", "primary", "ext4", "1MiB", "257MiB"),
         *("mkpart", "primary", "btrfs", "257MiB", "100%", "set", "1", "boot", "on"),
     )
-    run("mkfs.ext4", "-q", "-L", "boot", "-E", f"offset={BOOT_AT}", image, f"{BOOT_SIZE // 1024}k")
+    run("mkfs.ext4", "-q", "-b", "4096", "-L", "boot", "-E", f"offset={BOOT_AT}", image, f"{BOOT_SIZE // 1024}k")
     rest = folder / "btrfs.img"
     with rest.open("wb") as file:
         file.truncate(SIZE - BOOT_AT - BOOT_SIZE)
