@@ -1,4 +1,9 @@
-"""Kernel sets on /boot: `tb-update/k-<digest>/`, named by what they hold, shared by deployments, never changed."""
+"""Kernel sets on /boot: `tb-update/k-<digest>/`, named by what they hold, shared by deployments, never changed.
+
+A set that no entry names yet may have been cut while it was written, and is written again. It is not made under another
+name first: on FAT a cut in the middle of a rename may leave two names of one directory, and who removes one of them
+removes what is in the other.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,6 @@ from tbupdate.boot.kernel import opened, read
 from tbupdate.boot.listed import File
 
 PREFIX = "k-"
-PARTIAL = ".partial"
 RESERVE = 1 << 20
 _CHUNK = 1 << 20
 
@@ -27,22 +31,21 @@ Place = tuple[str, str]
 def put(boot: str, files: Mapping[str, Place], used: Iterable[str]) -> str:
     """Bring files (name in the set -> where it is) to /boot as one set; return its name.
 
-    Sets that are not in `used` make room for it. Nothing is written unless all of it fits.
+    Sets that are not in `used`, as no entry names them, make room for it. Nothing is written unless all of it fits.
     """
     name, total = digest(files)
     final = os.path.join(boot, OURS, name)
-    if holds(boot, name, files):
+    kept = set(used)
+    if name in kept and holds(boot, name, files):
         return name
-    # Somebody took files out of it: what it boots is lost already.
+    # Somebody took files out of it, or a cut came between: what it boots is lost already, if there is anything.
     shutil.rmtree(final, ignore_errors=True)
-    collect(boot, used)
+    collect(boot, kept)
     _refuse_without_space(boot, total, len(files))
     os.makedirs(os.path.dirname(final), exist_ok=True)
     place.make_room(boot, os.path.dirname(final))
-    unfinished = final + PARTIAL
     for each, where in sorted(files.items()):
-        _copy(where, os.path.join(unfinished, each))
-    os.rename(unfinished, final)
+        _copy(where, os.path.join(final, each))
     place.flush(boot)
     return name
 
@@ -71,7 +74,8 @@ def loose(boot: str, used: Iterable[str]) -> list[str]:
 def require_room(boot: str, files: Mapping[str, File], used: Iterable[str]) -> None:
     """Refuse files that will not fit, before there are any; a set that is there needs no room."""
     kept = set(used)
-    if os.path.isdir(os.path.join(boot, OURS, name_of({name: file.digest for name, file in files.items()}))):
+    there = os.path.join(boot, OURS, name_of({name: file.digest for name, file in files.items()}))
+    if all(_size_of(os.path.join(there, name)) == file.size for name, file in files.items()):
         return
     gone = sum(_size(os.path.join(boot, OURS, name)) for name in loose(boot, kept))
     _refuse_without_space(boot, sum(file.size for file in files.values()) - gone, len(files))
@@ -81,6 +85,10 @@ def _size(directory: str) -> int:
     """What removing a set gives back, at least."""
     files = (os.path.join(where, name) for where, _, names in os.walk(directory) for name in names)
     return sum(os.stat(path, follow_symlinks=False).st_size for path in files)
+
+
+def _size_of(path: str) -> int | None:
+    return os.path.getsize(path) if os.path.isfile(path) else None
 
 
 def _refuse_without_space(boot: str, total: int, count: int) -> None:

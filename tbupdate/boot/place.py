@@ -19,6 +19,7 @@ _FREEZE, _THAW = 0xC0045877, 0xC0045878
 BLOCK = 1024
 # For some hundred entries of FAT, of which a long name takes several.
 ROOM = 16 << 10
+PARTIAL = ".partial"
 
 
 def mount_of(directory: str) -> Mount:
@@ -90,12 +91,16 @@ def make_room(boot: str, directory: str) -> None:
     When one grows, it is written in two places; after a power cut between them firmware finds nothing in it any more.
     So it grows once, and not with the deployments. (It never shrinks.)
     """
-    if not _is_fat(boot) or os.stat(directory).st_size >= ROOM:
+    if not _is_fat(boot):
         return
-    made: list[str] = []
+    filling = "room" * 50
+    # A cut in the middle leaves them, and with them no room.
+    made = [os.path.join(directory, name) for name in os.listdir(directory) if name.endswith(filling)]
+    if not made and os.stat(directory).st_size >= ROOM:
+        return
     try:
         while os.stat(directory).st_size < ROOM and len(made) < 99:
-            path = os.path.join(directory, f"{len(made):02}-{'room' * 50}")
+            path = os.path.join(directory, f"{len(made):02}-{filling}")
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             made.append(path)
     finally:
@@ -145,11 +150,11 @@ def read_text(path: str) -> str:
 def make_block(path: str, content: bytes) -> None:
     """A block where there was none: allocated, and with its final size."""
     if read_block(path) is None:
-        with open(path + ".partial", "wb") as file:
+        with open(path + PARTIAL, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(path + ".partial", path)
+        os.rename(path + PARTIAL, path)
 
 
 def write_block(path: str, content: bytes) -> None:
@@ -183,7 +188,7 @@ def _cleared(path: str) -> Iterator[None]:
 
 def write_new(path: str, content: bytes, mode: int = 0o644, owner: tuple[int, int] = (0, 0)) -> None:
     """A file under a temporary name first, then in its place."""
-    with _cleared(path + ".partial"), open(path + ".partial", "wb") as file:
+    with _cleared(path + PARTIAL), open(path + PARTIAL, "wb") as file:
         if owner != (0, 0):
             os.fchown(file.fileno(), *owner)
         try:
@@ -194,4 +199,4 @@ def write_new(path: str, content: bytes, mode: int = 0o644, owner: tuple[int, in
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.rename(path + ".partial", path)
+    os.rename(path + PARTIAL, path)

@@ -328,6 +328,55 @@ def test_where_names_say_what_boots_also_what_was_kept_is_left_when_it_cannot_st
     assert "nothing to go back to" in by_name.run(by_name.old, code=9)
 
 
+def entries(booting: Booting, deployment: str) -> tuple[Path, Path, Path]:
+    """The file of a deployment's entry, and those that it is renamed to: kept, and given up."""
+    (there,) = (booting.boot / "loader/entries").glob(f"tb-update-*-{deployment}*.conf")
+    name = there.name.removesuffix(".conf").partition("+")[0]
+    return there, there.with_name(f"{name}.conf"), there.with_name(f"{name}+0.conf")
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("twins", [True, False])
+def test_where_names_say_what_boots_a_rename_that_was_cut_does_no_harm(
+    by_name: Booting, twins: bool, kept: bool
+) -> None:
+    """FAT may keep the new name without content, or both names of one content: of a commit, or of this very act."""
+    (root_of(by_name) / "usr/lib/systemd/systemd").unlink()
+    there, plain, over = entries(by_name, by_name.new)
+    new = plain if kept else over
+    if twins:
+        new.hardlink_to(there)
+    else:
+        new.touch()
+    by_name.run(by_name.new, code=-9)
+    assert by_name.restarted
+    assert by_name.choice() == Choice(by_name.old, by_name.new, 0, by_name.old)
+    assert over.stat().st_size > 0
+    # Where blocks have two names, to take one away frees them.
+    assert over.stat().st_nlink == (2 if twins else 1)
+    assert [path for path in over.parent.glob(f"*{by_name.new}*.conf") if path.stat().st_size] == [over]
+
+
+def test_where_names_say_what_boots_a_name_without_content_is_no_way_back(by_name: Booting) -> None:
+    """Nothing would boot but what failed, for ever."""
+    (root_of(by_name) / "usr/lib/systemd/systemd").unlink()
+    there, _, _ = entries(by_name, by_name.old)
+    there.write_text("")
+    assert "nothing to go back to" in by_name.run(by_name.new, code=9)
+    assert not by_name.restarted
+
+
+@pytest.mark.parametrize("content", ["", "short"])
+def test_where_names_say_what_boots_a_note_that_was_cut_is_written_again(by_name: Booting, content: str) -> None:
+    (root_of(by_name) / "usr/lib/systemd/systemd").unlink()
+    (by_name.boot / "tb-update/note").write_text(content)
+    assert by_name.chooser.note() == ""
+    by_name.run(by_name.new, code=-9)
+    assert by_name.chooser.note() == f"{by_name.new}: it has no init"
+    by_name.chooser.clear_note()
+    assert by_name.chooser.note() == ""
+
+
 def test_what_no_entry_of_ours_has_started_is_not_started_for_ever(by_name: Booting) -> None:
     assert "gone: going back" in by_name.run("9.9-abcdef", code=9)
     assert not by_name.restarted

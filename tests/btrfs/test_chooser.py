@@ -14,7 +14,7 @@ import pytest
 
 from tbdiff.errors import Failed, Rejected
 from tbupdate.boot import chooser as boot_chooser
-from tbupdate.boot import finder, flash_kernel, place, systemd_boot
+from tbupdate.boot import finder, flash_kernel, place
 from tbupdate.boot.chooser import Choice, Chooser, Entry
 from tbupdate.boot.inplace import InPlace
 from tbupdate.boot.uboot import Environment, UBoot
@@ -249,6 +249,8 @@ def first_seen(part: Part) -> str:
     found = []
     for path in (part.directory / "loader/entries").glob("*.conf"):
         text = path.read_text()
+        if "linux " not in text:
+            continue
         key = re.search(r"^sort-key (.*)$", text, re.MULTILINE)
         assert not re.search(r"^(version|machine-id) ", text, re.MULTILINE), "that would come before the name"
         number = re.match(r"tb-update-(\d+)-", path.name)
@@ -303,45 +305,177 @@ def test_systemd_boot_can_be_told_everything_on_a_full_partition(part: Part) -> 
         assert first_seen(part) == (choice.trial or choice.default)
 
 
+# What FAT may keep of a rename that is cut: nothing; the new name without content; neither name, or the new one without
+# content alone; both with the same content (of which a link is the likeness: it shows by its count who removes one).
+CUTS: dict[str, Callable[[str, str], None]] = {
+    "not begun": lambda old, new: None,
+    "empty": lambda old, new: Path(new).touch(),
+    "neither": lambda old, new: os.unlink(old),
+    "only empty": lambda old, new: (os.unlink(old), Path(new).touch())[0],
+    "twins": os.link,
+}
+
+
+def cut_rename(count: int, way: str, act: Callable[[], None]) -> bool:
+    """Do it until the rename after the first `count`, which is cut in one of the ways; whether all of it was done."""
+    left, rename = count, os.rename
+
+    def renames(old: str, new: str) -> None:
+        nonlocal left
+        if left == 0:
+            CUTS[way](old, new)
+            raise InterruptedError
+        left -= 1
+        # Two links of one file are not renamed over each other, but on FAT they are two files.
+        assert not os.path.exists(new) or not os.path.samefile(old, new)
+        rename(old, new)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "rename", renames)
+        try:
+            act()
+        except InterruptedError:
+            return False
+    return True
+
+
+def ours(part: Part) -> list[Path]:
+    return sorted((part.directory / "loader/entries").glob("tb-up*"))
+
+
+def check_twins(part: Part, there: list[Path]) -> None:
+    """Nobody has removed one of two names of the same blocks; what boots has blocks of its own."""
+    inodes = [path.stat().st_ino for path in ours(part)]
+    for path in ours(part):
+        if path.suffix == ".partial":
+            continue
+        assert path.stat().st_nlink == inodes.count(path.stat().st_ino), there
+        assert path.suffix != ".conf" or path.stat().st_nlink == 1, (there, ours(part))
+
+
+def repair(part: Part, first: bool) -> None:
+    """As fsck.fat does: of twins the second (who that is, is by chance) is without content then."""
+    for path in ours(part) if first else ours(part)[::-1]:
+        if path.stat().st_nlink > 1:
+            path.unlink()
+            path.touch()
+
+
 @SYSTEMD_BOOT
-def test_every_cut_of_a_systemd_boot_choice_boots_what_was_meant(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut before each rename or removal; and as FAT may leave it, when the entry was taken away and is nowhere yet."""
+@pytest.mark.parametrize("way", CUTS)
+def test_every_cut_of_a_systemd_boot_choice_boots_what_was_meant_and_is_mended(part: Part, way: str) -> None:
+    chooser = ready(part)
     choices = (Choice(ONE, TWO, 3, ONE), Choice(TWO, back=ONE), Choice(ONE, back=TWO), Choice(TWO, ONE, 1, TWO))
-    ready(part)
-    folder = part.directory / "loader/entries"
     done = 0
     for before, after in itertools.pairwise(choices):
-        for lost in (False, True):
-            cut = 0
-            while True:
+        cut, whole = 0, False
+        while not whole:
+            for deployment in (ONE, TWO):
+                chooser.add(entry(deployment))
+            chooser.choose(before)
+            assert chooser.choice() == before
+            whole = cut_rename(cut, way, lambda after=after: chooser.choose(after))  # type: ignore[misc]
+            there = ours(part)
+            assert first_seen(part) in {before.trial, before.default, after.trial, after.default}
+            assert any("+" not in path.name and path.stat().st_size for path in there if path.suffix == ".conf")
+            said = chooser.choice()
+            assert said is not None
+            assert first_seen(part) == (said.trial or said.default), there
+            # Some systems repair it before anything else is done.
+            for repaired in (None, True, False)[cut % 3 :]:
+                if repaired is not None:
+                    repair(part, repaired)
                 for deployment in (ONE, TWO):
-                    part.chooser.add(entry(deployment))
-                part.chooser.choose(before)
-                left = cut
+                    chooser.add(entry(deployment))
+                chooser.choose(after)
+                assert chooser.choice() == after, (there, ours(part))
+                assert first_seen(part) == (after.trial or after.default), there
+                check_twins(part, there)
+            repair(part, True)
+            chooser.choose(after)
+            assert len(ours(part)) == 2, ours(part)
+            done += 1
+            cut += 1
+    assert done >= 6
 
-                def rename(old: str, new: str, lost: bool = lost) -> None:
-                    nonlocal left
-                    if left == 0:
-                        if lost:
-                            os.unlink(old)
-                        raise InterruptedError
-                    left -= 1
-                    os.replace(old, new)
 
-                with monkeypatch.context() as patch:
-                    patch.setattr(systemd_boot.os, "rename", rename)
-                    try:
-                        part.chooser.choose(after)
-                        whole = True
-                    except InterruptedError:
-                        whole = False
-                assert first_seen(part) in {before.trial, before.default, after.trial, after.default}
-                assert any("+" not in path.name for path in folder.glob("tb-update-*.conf"))
-                done += 1
-                cut += 1
-                if whole:
-                    break
-    assert done >= 12
+@SYSTEMD_BOOT
+@pytest.mark.parametrize("way", CUTS)
+def test_an_entry_that_was_cut_is_written_again(part: Part, way: str) -> None:
+    chooser = ready(part)
+    assert not cut_rename(0, way, lambda: chooser.add(entry(THREE)))
+    chooser.add(entry(THREE))
+    assert chooser.entries()[THREE] == entry(THREE)
+    chooser.choose(Choice(ONE, THREE, 3, ONE))
+    assert first_seen(part) == THREE
+    check_twins(part, [])
+    chooser.choose(Choice(ONE))
+    chooser.forget(THREE)
+    assert set(chooser.entries()) == {ONE, TWO}
+    check_twins(part, [])
+    repair(part, True)
+    chooser.choose(Choice(ONE))
+    # What was never finished is not looked into: who does that on a damaged FAT can write no more.
+    assert len([path for path in ours(part) if path.suffix != ".partial"]) == 2
+
+
+@SYSTEMD_BOOT
+def test_a_short_name_that_is_left_of_a_long_one_is_a_twin(part: Part) -> None:
+    """Firmware renames too, and a long name may lie in two blocks."""
+    chooser = ready(part)
+    chooser.choose(Choice(ONE, TWO, 2, ONE))
+    (trial,) = (part.directory / "loader/entries").glob("*+2*.conf")
+    short = trial.with_name("tb-upd~1.con")
+    short.hardlink_to(trial)
+    for choice in (Choice(TWO, back=ONE), Choice(ONE)):
+        chooser.choose(choice)
+        assert chooser.choice() == choice
+        check_twins(part, [])
+        assert short.stat().st_nlink == 2
+
+
+@SYSTEMD_BOOT
+def test_room_for_entries_is_made_again_where_a_cut_has_left_what_made_it(
+    part: Part, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names that only were to let the directory grow would fill it."""
+    monkeypatch.setattr(place, "_is_fat", lambda boot: True)
+    folder = part.directory / "loader/entries"
+    removed: list[str] = []
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(os, "unlink", lambda path: removed.append(path) if len(removed) < 3 else cut())
+        place.make_room(str(part.directory), str(folder))
+    assert len(list(folder.iterdir())) > 3
+    place.make_room(str(part.directory), str(folder))
+    assert [path.name for path in folder.iterdir()] == ["debian.conf"]
+    assert folder.stat().st_size >= place.ROOM
+
+
+def cut() -> None:
+    raise InterruptedError
+
+
+@SYSTEMD_BOOT
+def test_twins_boot_on_a_full_partition(part: Part) -> None:
+    """There is no room for a new file: one of them boots, and the other is not removed."""
+    chooser = ready(part)
+    chooser.choose(Choice(ONE, TWO, 2, ONE))
+    (trial,) = (part.directory / "loader/entries").glob("*+2*.conf")
+    plain = trial.with_name(trial.name.partition("+")[0] + ".conf")
+    plain.hardlink_to(trial)
+    filler = part.directory / "filler"
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 1024)
+    assert chooser.choice() == Choice(TWO, back=ONE)
+    for choice in (Choice(TWO, back=ONE), Choice(ONE, back=TWO), Choice(TWO, ONE, 1, TWO), Choice(ONE, TWO, 2, ONE)):
+        chooser.choose(choice)
+        assert chooser.choice() == choice
+        assert first_seen(part) == (choice.trial or choice.default)
+        assert [path.stat().st_nlink for path in ours(part)].count(2) == 2
+    chooser.forget(TWO)
+    assert [path.stat().st_nlink for path in ours(part)].count(2) == 2
+    assert set(chooser.entries()) == {ONE}
 
 
 @SYSTEMD_BOOT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -151,11 +152,37 @@ def test_a_listing_tells_where_links_lead(tmp_path: Path) -> None:
 
 
 def test_a_set_that_is_there_needs_no_room(tmp_path: Path) -> None:
-    file = listed.File(1 << 60, "0" * 64)
-    with pytest.raises(Rejected, match="not enough space"):
-        kernelsets.require_room(str(tmp_path), {"vmlinuz": file}, [])
-    (tmp_path / "tb-update" / kernelsets.name_of({"vmlinuz": file.digest})).mkdir(parents=True)
+    file = listed.File(1 << 42, "0" * 64)
+    kernels = tmp_path / "tb-update" / kernelsets.name_of({"vmlinuz": file.digest})
+    kernels.mkdir(parents=True)
+    # A cut while it was written leaves it without all that it needs.
+    for size in (None, 0, file.size - 1):
+        if size is not None:
+            (kernels / "vmlinuz").touch()
+            os.truncate(kernels / "vmlinuz", size)
+        with pytest.raises(Rejected, match="not enough space"):
+            kernelsets.require_room(str(tmp_path), {"vmlinuz": file}, [kernels.name])
+    os.truncate(kernels / "vmlinuz", file.size)
     kernelsets.require_room(str(tmp_path), {"vmlinuz": file}, [])
+
+
+@pytest.mark.parametrize("left", ["", "the kernel", "somewhat of its length"])
+def test_a_set_that_was_cut_is_written_again(tmp_path: Path, left: str) -> None:
+    """A cut leaves files that are short, or as long as they are to be with something else in them; and no entry."""
+    root = Path(tree(tmp_path / "root", "k", "i"))
+    (root / "k").write_text("the kernel, all of it.")
+    files = {"vmlinuz": (str(root), "k"), "initrd": (str(root), "i")}
+    boot = tmp_path / "boot"
+    boot.mkdir()
+    name = kernelsets.put(str(boot), files, [])
+    made = boot / "tb-update" / name
+    assert [path.name for path in made.parent.iterdir()] == [name]
+    written = (made / "initrd").stat().st_ino, (made / "vmlinuz").stat().st_ino
+    assert kernelsets.put(str(boot), files, [name]) == name
+    assert ((made / "initrd").stat().st_ino, (made / "vmlinuz").stat().st_ino) == written
+    (made / "vmlinuz").write_text(left)
+    assert kernelsets.put(str(boot), files, []) == name
+    assert (made / "vmlinuz").read_text() == "the kernel, all of it."
 
 
 def test_sets_are_named_by_their_content(tmp_path: Path) -> None:
