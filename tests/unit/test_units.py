@@ -56,6 +56,12 @@ def test_who_deploys_has_no_network(root: Path, name: str) -> None:
         assert found[wanted], wanted
 
 
+def test_a_commit_waits_for_who_else_renames_the_entry(root: Path) -> None:
+    """Else the name may be gone between the look at it and the rename: a commit that fails is a rollback."""
+    text = (root / "usr/lib/systemd/system/tb-update-commit.service").read_text()
+    assert "After=systemd-bless-boot.service\n" in text
+
+
 def test_what_triggers_a_rollback_later_is_sound(root: Path, tmp_path: Path) -> None:
     for name in ("watch.timer", "watch.service", "rollback@.service"):
         text = (root / f"usr/lib/systemd/system/tb-update-{name}").read_text()
