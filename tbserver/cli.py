@@ -13,8 +13,8 @@ from typing import Any
 import click
 
 import tbdiff
-from tbdiff.console import refused_by_system
-from tbdiff.errors import Failed, Rejected, Stop
+from tbdiff.console import Program, safe
+from tbdiff.errors import Failed, Rejected
 from tbserver.commands import COMMANDS, ROLES
 
 EPILOG = """\b
@@ -27,10 +27,13 @@ Exit codes:
 """
 
 
-@click.group(epilog=EPILOG)
+@click.group(epilog=EPILOG, invoke_without_command=True)
 @click.version_option(tbdiff.__version__, prog_name="tb-server")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Run a fleet server, or steer one."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def _settings(**said: Any) -> Any:
@@ -228,30 +231,35 @@ for _command in COMMANDS:
     cli.add_command(_command)
 
 
-def _run() -> None:
-    """Run the command; what the system refuses, or what is no text, is a failure in a sentence as well."""
-    try:
-        cli(standalone_mode=False)
-    except OSError as error:
-        raise refused_by_system(error, "See to it, and start the command again.") from error
-    except UnicodeDecodeError as error:
-        raise Failed("a file that was named holds no text", "Name another one, and start the command again.") from error
-
-
 def main() -> None:
-    """Run the program; say in a sentence how it ended."""
+    """Run one command, and end the process with its exit code."""
     logging.captureWarnings(capture=True)
-    try:
-        _run()
-    except Stop as stop:
-        if "--json" in sys.argv:
-            click.echo(json.dumps({"format_version": 1, "error": str(stop), "remedy": stop.remedy}))
-        click.echo(f"tb-server: {stop}", err=True)
-        if stop.remedy:
-            click.echo(stop.remedy, err=True)
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+    sys.exit(PROGRAM.main(run))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; the exit code."""
+
+    def command() -> object:
+        try:
+            return cli.main(arguments, prog_name="tb-server", standalone_mode=False)
+        except UnicodeDecodeError as error:
+            raise Failed(
+                "a file that was named holds no text", "Name another one, and start the command again."
+            ) from error
+        except (click.Abort, KeyboardInterrupt):
+            # So a server is stopped at a terminal: nobody needs to be told.
+            return STOPPED
+
+    return PROGRAM.run(command, as_json="--json" in arguments)
+
+
+def _report(kind: str, message: str, remedy: str, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"format_version": 1, "error": {"kind": kind, "message": message, "remedy": remedy}}))
+    for line in filter(None, (f"tb-server: {message}", remedy)):
+        click.echo(safe(line), err=True)
+
+
+STOPPED = 130
+PROGRAM = Program("tb-server", _report, Failed("interrupted"), "See to it, and start the command again.")

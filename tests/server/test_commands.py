@@ -18,7 +18,7 @@ from tbdiff.rotation import Wish, rotate
 from tbdiff.signature import create_key
 from tbserver import comparing, devices, tending
 from tbserver.accounts import Role
-from tbserver.cli import cli, main
+from tbserver.cli import cli, run
 from tests import schemas
 from tests.server.harness import Fleet, Person
 from tests.server.images import Works
@@ -240,13 +240,40 @@ def test_what_the_system_refuses_is_a_sentence(
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("TB_SERVER_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("TB_SERVER_TOKEN", "x")
-    # It would count for the tests that come after this one.
-    monkeypatch.setattr("logging.captureWarnings", lambda capture: None)
-    monkeypatch.setattr("sys.argv", ["tb-server", *(word.format(bytes=tmp_path / "bytes") for word in words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 1
+    assert run([word.format(bytes=tmp_path / "bytes") for word in words]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "kind", "message"),
+    [
+        (("releases", "--nonsense"), 2, "usage", "No such option"),
+        (("device",), 2, "usage", "Missing argument 'NAME'."),
+        (("rollout", "x"), 2, "usage", "Invalid value for 'NUMBER': 'x' is not a valid integer."),
+        (("nothing",), 2, "usage", "No such command 'nothing'."),
+        (("releases", "--server", "ftp://a\x1b"), 3, "rejected", "ftp://a\x1b is no address of a server"),
+        (("releases",), 1, "failed", "http://127.0.0.1:9 does not answer"),
+        (("delivery-key", "--data", "/proc/x"), 1, "failed", "/proc/x: No such file or directory"),
+    ],
+)
+def test_an_error_is_an_object_as_those_of_the_other_programs(
+    words: tuple[str, ...],
+    code: int,
+    kind: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TB_SERVER_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("TB_SERVER_TOKEN", "x")
+    assert run([*words, "--json"]) == code
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert schemas.hold("tb-server", words, said) == schemas.ERROR
+    assert said["error"]["kind"] == kind
+    assert said["error"]["message"].startswith(message)
+    # For people, on one line that does nothing to a terminal.
+    assert err.startswith(f"tb-server: {message}".replace("\x1b", "\\x1b"))
 
 
 def test_every_command_and_option_is_documented() -> None:

@@ -32,7 +32,8 @@ def program(
         port = probe.getsockname()[1]
     log = data.with_suffix(".log")
     places = ("--data", str(data), "--listen", f"127.0.0.1:{port}")
-    words = [sys.executable, "-m", "tbserver", command, *places, *options]
+    # Who runs the tests in the background of a shell lets them ignore SIGINT.
+    words = ["env", "--default-signal=INT", sys.executable, "-m", "tbserver", command, *places, *options]
     with log.open("wb") as out, subprocess.Popen(words, stdout=out, stderr=out) as running:
         try:
             while begun not in log.read_text():
@@ -58,6 +59,14 @@ def test_it_starts_says_where_to_log_in_and_stops_gracefully(tmp_path: Path) -> 
                 line
             )
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+def test_at_a_terminal_it_is_stopped_without_a_word(tmp_path: Path) -> None:
+    with program(tmp_path / "data") as (running, _, log):
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+        assert all("info" in line for line in log.read_text().splitlines() if line.startswith("{"))
+        assert "tb-server: " not in log.read_text() and "Traceback" not in log.read_text()
 
 
 def test_a_demo_goes_on_by_itself_and_stops_also_while_somebody_watches(tmp_path: Path) -> None:
