@@ -1,87 +1,30 @@
-"""The commands that steer a server over its API: what they ask, and how they print what it answers."""
+"""The commands that steer a server over its API: what they ask, and what they tell of the answers."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tbdiff.console import safe
-from tbdiff.errors import Rejected
+from tbdiff.errors import Failed, Rejected, Stop
+from tbserver.answers import Answer, asks, cell, listed, table
 
 if TYPE_CHECKING:
     from tbserver.client import Client
 
 ROLES = click.Choice(["viewer", "operator", "approver", "admin"])
 STEPS = click.Choice(["approve", "pause", "resume", "cancel", "retry", "rollback"])
-Answer = tuple[dict[str, Any], list[str]]
 # Groups are made by hand: there are not so many.
 _ALL = 10_000
+# At a time.
+_PUT_MOST = 500
 _SUCH_AS = 'Write one such as {"soak_seconds": 3600}.'
-
-
-def asks(ask: Callable[..., Answer]) -> click.Command:
-    """A command of what asks a server: that gets a client, and gives what is printed, as JSON and as lines."""
-
-    @functools.wraps(ask)
-    def run(server: str, token_file: Path | None, as_json: bool, **said: Any) -> None:
-        with _client(server, token_file) as client:
-            answer, lines = ask(client, **said)
-        click.echo(json.dumps({"format_version": 1} | answer) if as_json else "\n".join(lines))
-
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option(
-            "--token-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            envvar="TB_SERVER_TOKEN_FILE",
-            help="A file with an API token; or put the token into TB_SERVER_TOKEN.",
-        ),
-        click.option(
-            "--server",
-            metavar="URL",
-            default="http://127.0.0.1:8480",
-            show_default=True,
-            envvar="TB_SERVER_URL",
-            help="Where the server is.",
-        ),
-    ):
-        run = option(run)
-    return click.command(ask.__name__.replace("_", "-"))(run)
-
-
-def _client(server: str, token_file: Path | None) -> Client:
-    from tbserver.client import Client  # noqa: PLC0415 - `serve` needs none of it
-
-    token = token_file.read_text().strip() if token_file else os.environ.get("TB_SERVER_TOKEN", "")
-    if not token:
-        raise Rejected("there is no API token", "Make one on the page Tokens, and name its file with --token-file.")
-    return Client(server, token)
-
-
-def _table(rows: Sequence[dict[str, Any]], *columns: str) -> list[str]:
-    """Rows under the names of their columns."""
-    cells = [[column.replace("_", " ") for column in columns]]
-    cells += [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells] if rows else ["none"]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return _cell(", ".join(map(str, value)))
-    return safe("-" if value in (None, "") else str(value))
-
-
-def _listed(client: Client, place: str, most: int, *columns: str, **asked: Any) -> Answer:
-    found = list(client.list(place, most, **asked))
-    return {"items": found}, _table(found, *columns)
 
 
 _limit = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many at most.")
@@ -94,11 +37,34 @@ _images = click.argument(
 @_images
 def upload(client: Client, images: tuple[Path, ...]) -> Answer:
     """Send signed images; an upload that broke off goes on where it was."""
-    made = [client.upload(image, functools.partial(_progress, image)) for image in images]
+    from tbdiff.image import open_image  # noqa: PLC0415 - only here are images looked at
+
+    for image in images:
+        # Before anything is sent. Whether anybody trusts who signed it, the server alone knows.
+        with open_image(str(image)):
+            pass
+    made: list[dict[str, Any]] = []
+    for image in images:
+        try:
+            made.append(client.upload(image, functools.partial(_progress, image)))
+        except Stop as stop:
+            raise _halfway(stop, images, len(made)) from None
     sent = zip(images, made, strict=True)
     return {"artifacts": made}, [
         f"{safe(str(image))}: {one['digest']}, release {one['release_id']}" for image, one in sent
     ]
+
+
+def _halfway(stop: Stop, images: Sequence[Path], done: int) -> Stop:
+    """What ended an upload, and of several images which were sent; it was refused only if none was."""
+    if len(images) == 1:
+        return stop
+    said = f"{images[done]}: {str(stop).rstrip('.')}"
+    if not done:
+        return type(stop)(f"{said}; none of the images was uploaded", stop.remedy)
+    sent, left = (", ".join(map(str, some)) for some in (images[:done], images[done:]))
+    again = f"What is still to be uploaded: {left}"
+    return Failed(f"{said}; uploaded before it: {sent}", f"{stop.remedy} {again}".strip())
 
 
 def _progress(image: Path, done: int, whole: int) -> None:
@@ -110,7 +76,7 @@ def _progress(image: Path, done: int, whole: int) -> None:
 @_limit
 def releases(client: Client, limit: int) -> Answer:
     """List releases, the newest first."""
-    return _listed(client, "/releases", limit, "id", "version", "name", "device_types", "size", "created")
+    return listed(client, "/releases", limit, "id", "version", "name", "device_types", "size", "created")
 
 
 @asks
@@ -119,21 +85,21 @@ def release(client: Client, number: int) -> Answer:
     """Show what is in a release: its sizes by device type, and what is new against the release before it."""
     whole = client.ask("GET", f"/releases/{number}")
     one, news = whole["release"], whole["news"]
-    lines = [f"{one['id']} {_cell(one['name'])} {_cell(one['version'])}{', withdrawn' if one['withdrawn'] else ''}"]
+    lines = [f"{one['id']} {cell(one['name'])} {cell(one['version'])}{', withdrawn' if one['withdrawn'] else ''}"]
     sizes = [size | {"device_type": size["device_type"] or "any"} for size in whole["sizes"]]
-    return whole, [*lines, *_table(sizes, "device_type", "size", "full", "delta"), *(_news(news) if news else [])]
+    return whole, [*lines, *table(sizes, "device_type", "size", "full", "delta"), *(_news(news) if news else [])]
 
 
 def _news(news: dict[str, Any]) -> list[str]:
-    since = f"against {_cell(news['since'])}"
+    since = f"against {cell(news['since'])}"
     if news["state"] != "done":
-        return [f"{since}: {news['state']}, {_cell(news['why'])}"]
+        return [f"{since}: {news['state']}, {cell(news['why'])}"]
     found = news["found"]
     files = (f"{one['count']} {kind} ({one['size']} bytes)" for kind, one in found["files"].items())
     lines = [f"{since}: {', '.join(files)}; {found['touched']} otherwise different"]
     for what in ("packages", "kernels"):
         for kind, some in found[what].items():
-            lines += [f"{what} {kind}: {some['count']}: {_cell(some['names'])}"] if some["count"] else []
+            lines += [f"{what} {kind}: {some['count']}: {cell(some['names'])}"] if some["count"] else []
     return lines
 
 
@@ -145,7 +111,7 @@ def deltas(client: Client) -> Answer:
     key = found["key"]
     lines = [f"{found['made'] >> 20} MiB of {found['budget'] >> 20} MiB are made here"]
     lines += [f"signed by the delivery key {key['key_id']}, trusted by {key['trusted_by']} devices"] if key else []
-    return found, [*_table(found["items"], *columns), *lines]
+    return found, [*table(found["items"], *columns), *lines]
 
 
 @asks
@@ -155,14 +121,14 @@ def deltas(client: Client) -> Answer:
 def devices(client: Client, filter_: str, state: str | None, limit: int) -> Answer:
     """List devices."""
     asked = {"filter": filter_, "state": state}
-    return _listed(client, "/devices", limit, "id", "controller", "state", "release", "system", "seen", **asked)
+    return listed(client, "/devices", limit, "id", "controller", "state", "release", "system", "seen", **asked)
 
 
 def _find_device(client: Client, name: str) -> dict[str, Any]:
     meant = 'id = "{}"'.format(name.replace('"', "").replace("*", ""))
     found: list[dict[str, Any]] = list(client.list("/devices", 1, filter=meant))
     if not found:
-        raise Rejected(f"there is no device {safe(name)}", "See: tb-server devices")
+        raise Rejected(f"there is no device {name}; nothing was changed", "See: tb-server devices")
     return found[0]
 
 
@@ -177,10 +143,10 @@ def device(client: Client, name: str, revoked: bool | None) -> Answer:
     whole = client.ask("GET", place)
     one = whole["device"]
     lines = [
-        f"{key}: {_cell(one[key])}" for key in ("controller", "state", "release", "system", "health", "revoked", "seen")
+        f"{key}: {cell(one[key])}" for key in ("controller", "state", "release", "system", "health", "revoked", "seen")
     ]
-    lines += [f"{safe(key)}: {_cell(value)}" for key, value in sorted(whole["attributes"].items()) if key != "release"]
-    lines += [f"{_cell(todo['rollout'])}: {todo['state']}, {_cell(todo['why'])}" for todo in whole["todo"]]
+    lines += [f"{safe(key)}: {cell(value)}" for key, value in sorted(whole["attributes"].items()) if key != "release"]
+    lines += [f"{cell(todo['rollout'])}: {todo['state']}, {cell(todo['why'])}" for todo in whole["todo"]]
     return whole, lines
 
 
@@ -188,7 +154,7 @@ def device(client: Client, name: str, revoked: bool | None) -> Answer:
 @_limit
 def groups(client: Client, limit: int) -> Answer:
     """List the groups of devices."""
-    return _listed(client, "/groups", limit, "id", "name", "created")
+    return listed(client, "/groups", limit, "id", "name", "created")
 
 
 @asks
@@ -200,19 +166,24 @@ def groups(client: Client, limit: int) -> Answer:
 @_limit
 def group(client: Client, name: str, put: tuple[str, ...], take: tuple[str, ...], limit: int, **said: bool) -> Answer:
     """Show a group of devices, or put devices in and take them out."""
+    if said["remove"] and (put or take or said["make"]):
+        raise click.UsageError("--remove takes no other options")
     held = [one for one in client.list("/groups", _ALL) if one["name"] == name]
     if not held and not said["make"]:
         raise Rejected(f"there is no group {safe(name)}", "See: tb-server groups; or make it with --make.")
+    # All of them, before anything is changed.
+    coming, going = ([_find_device(client, each) for each in some] for some in (put, take))
     one = held[0] if held else client.ask("POST", "/groups", json={"name": name})
     place = f"/groups/{one['id']}"
-    if put:
-        client.ask("POST", f"{place}/devices", json={"controllers": put})
-    for controller in take:
-        client.ask("DELETE", f"{place}/devices/{_find_device(client, controller)['id']}")
+    for begin in range(0, len(coming), _PUT_MOST):
+        some = [each["controller"] for each in coming[begin : begin + _PUT_MOST]]
+        client.ask("POST", f"{place}/devices", json={"controllers": some})
+    for each in going:
+        client.ask("DELETE", f"{place}/devices/{each['id']}")
     if said["remove"]:
         client.ask("DELETE", place)
-        return {"group": one, "items": []}, [f"{_cell(name)} is no group any more."]
-    found, lines = _listed(client, f"{place}/devices", limit, "id", "controller", "state", "release", "seen")
+        return {"group": one, "items": []}, [f"{cell(name)} is no group any more."]
+    found, lines = listed(client, f"{place}/devices", limit, "id", "controller", "state", "release", "seen")
     return {"group": one} | found, lines
 
 
@@ -222,7 +193,7 @@ def group(client: Client, name: str, put: tuple[str, ...], take: tuple[str, ...]
 def withdraw(client: Client, release: int, undo: bool) -> Answer:
     """Let nobody get the release of that number any more: its rollouts end; who runs it keeps it."""
     done = client.ask("PATCH", f"/releases/{release}", json={"withdrawn": not undo})
-    return done, [f"{_cell(done['version'])} is {'withdrawn' if done['withdrawn'] else 'allowed'}."]
+    return done, [f"{cell(done['version'])} is {'withdrawn' if done['withdrawn'] else 'allowed'}."]
 
 
 @asks
@@ -234,20 +205,26 @@ def webhooks(
     client: Client, add: tuple[str, str] | None, actions: tuple[str, ...], remove: int | None, limit: int
 ) -> Answer:
     """List the addresses that are told what is done; or let one be told, or no more."""
-    if remove is not None:
-        client.ask("DELETE", f"/webhooks/{remove}")
+    if add is None and actions:
+        raise click.UsageError("--on says of what an address is told that comes with --add")
+    if None not in (add, remove) and remove not in (one["id"] for one in client.list("/webhooks", _ALL)):
+        raise Rejected(f"there is no webhook {remove}; nothing was changed", "See: tb-server webhooks")
+    made = None
     if add is not None:
         wanted = {"name": add[0], "url": add[1]} | ({"actions": actions} if actions else {})
         made = client.ask("POST", "/webhooks", json=wanted)
+    if remove is not None:
+        client.ask("DELETE", f"/webhooks/{remove}")
+    if made is not None:
         return made, [f"{made['webhook']['id']}: its secret is {made['secret']}"]
-    return _listed(client, "/webhooks", limit, "id", "name", "url", "actions", "told", "fault")
+    return listed(client, "/webhooks", limit, "id", "name", "url", "actions", "told", "fault")
 
 
 @asks
 @_limit
 def rollouts(client: Client, limit: int) -> Answer:
     """List rollouts, the newest first."""
-    return _listed(client, "/rollouts", limit, "id", "name", "release", "state", "reason", "made_by", "created")
+    return listed(client, "/rollouts", limit, "id", "name", "release", "state", "reason", "made_by", "created")
 
 
 @asks
@@ -262,9 +239,9 @@ def rollout(client: Client, number: int, step: str | None) -> Answer:
 
 def _drawn(whole: dict[str, Any]) -> list[str]:
     one = whole["rollout"]
-    head = f"{one['id']} {_cell(one['name'])}: {one['state']}" + (f", {_cell(one['reason'])}" if one["reason"] else "")
+    head = f"{one['id']} {cell(one['name'])}: {one['state']}" + (f", {cell(one['reason'])}" if one["reason"] else "")
     phases = [{"phase": number} | phase for number, phase in enumerate(whole["phases"], 1)]
-    return [head, *_table(phases, "phase", "succeeded", "busy", "failed", "lost", "waiting", "total")]
+    return [head, *table(phases, "phase", "succeeded", "busy", "failed", "lost", "waiting", "total")]
 
 
 @asks
@@ -300,7 +277,7 @@ def _plan(file: Any) -> dict[str, Any]:
 @asks
 def keys(client: Client) -> Answer:
     """List the keys that answer for uploads."""
-    return _listed(client, "/keys", 500, "id", "name", "kind", "key_id", "created")
+    return listed(client, "/keys", 500, "id", "name", "kind", "key_id", "created")
 
 
 @asks
@@ -310,7 +287,7 @@ def keys(client: Client) -> Answer:
 def trust(client: Client, file: Path, name: str, kind: str) -> Answer:
     """Trust a public key (PEM) from now on."""
     made = client.ask("POST", "/keys", json={"name": name, "kind": kind, "pem": file.read_text()})
-    return made, [f"{_cell(made['name'])} answers for uploads: {made['key_id']}"]
+    return made, [f"{cell(made['name'])} answers for uploads: {made['key_id']}"]
 
 
 @asks
@@ -319,6 +296,8 @@ def trust(client: Client, file: Path, name: str, kind: str) -> Answer:
 def statements(client: Client, file: Path | None, remove: bool) -> Answer:
     """Show what devices are told of trusted keys; or tell them of FILE, the trust.json that `tbdiff rotate` made."""
     if remove:
+        if file is not None:
+            raise click.UsageError("--remove takes no FILE: a chain that goes on from what is there takes its place")
         client.ask("DELETE", "/statements")
     put = {"content": file.read_bytes()} if file is not None else {}
     said = client.ask("PUT" if put else "GET", "/statements", **put)
@@ -336,7 +315,7 @@ def statements(client: Client, file: Path | None, remove: bool) -> Answer:
 def add_user(client: Client, name: str, role: str) -> Answer:
     """Make an account; its first password is printed once."""
     made = client.ask("POST", "/users", json={"name": name, "role": role})
-    return made, [f"password of {_cell(name)}, good for one login: {made['password']}"]
+    return made, [f"password of {cell(name)}, good for one login: {made['password']}"]
 
 
 @asks
@@ -355,7 +334,7 @@ def device_token(client: Client, kind: str, name: str, controller: str | None, d
 @_limit
 def audit(client: Client, limit: int) -> Answer:
     """List what was done, the newest first."""
-    return _listed(client, "/audit", limit, "at", "who", "action", "subject")
+    return listed(client, "/audit", limit, "at", "who", "action", "subject")
 
 
 COMMANDS = (

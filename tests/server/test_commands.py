@@ -196,6 +196,61 @@ def test_what_is_wrong_is_said(shell: Shell, small_fleet: Fleet, tmp_path: Path)
         shell("releases", TB_SERVER_TOKEN="tbapi_x")
 
 
+def test_what_is_wrong_in_the_middle_has_changed_nothing(shell: Shell, small_fleet: Fleet) -> None:
+    with small_fleet.server.database.writing() as session:
+        for n in range(3):
+            devices.register(session, 1, f"box-{n}")
+    for words in (("--put", "box-1", "--put", "nothing"), ("--put", "box-1", "--take", "nothing")):
+        with pytest.raises(Rejected, match="there is no device nothing; nothing was changed"):
+            shell("group", "first", "--make", *words)
+        assert shell.json("groups")["items"] == []
+    shell("group", "first", "--make", "--put", "box-0")
+    for words in (("--take", "box-0", "--take", "nothing"), ("--put", "box-1", "--take", "nothing")):
+        with pytest.raises(Rejected, match="there is no device nothing; nothing was changed"):
+            shell("group", "first", *words)
+    with pytest.raises(click.UsageError):
+        shell("group", "first", "--take", "box-0", "--remove")
+    assert [one["controller"] for one in shell.json("group", "first")["items"]] == ["box-0"]
+
+    number = shell.json("webhooks", "--add", "chat", "https://chat.example/hook")["webhook"]["id"]
+    with pytest.raises(Rejected):
+        shell("webhooks", "--remove", number, "--add", "bad", "ftp://chat.example")
+    with pytest.raises(Rejected, match="there is no webhook 99; nothing was changed"):
+        shell("webhooks", "--remove", 99, "--add", "more", "https://chat.example/more")
+    with pytest.raises(click.UsageError):
+        shell("webhooks", "--on", "rollout.*")
+    assert [one["id"] for one in shell.json("webhooks")["items"]] == [number]
+    shell("webhooks", "--remove", number, "--add", "more", "https://chat.example/more")
+    assert [one["name"] for one in shell.json("webhooks")["items"]] == ["more"]
+
+
+def test_of_several_images_it_is_said_which_were_uploaded(shell: Shell, small_fleet: Fleet, tmp_path: Path) -> None:
+    works = Works(tmp_path)
+    trust(small_fleet, works)
+    good, more = works.image("1.0"), works.image("2.0")
+    bad = works.image("3.0", key="other")
+    (tmp_path / "notes").write_text("none")
+    # What is no image is noticed before anything is sent.
+    with pytest.raises(Rejected, match="notes is not an image"):
+        shell("upload", good, tmp_path / "notes")
+    with pytest.raises(Rejected, match=f"{bad}: .*; none of the images was uploaded"):
+        shell("upload", bad, good)
+    assert shell.json("releases")["items"] == []
+    with pytest.raises(Failed, match=f"{bad}: .*; uploaded before it: {good}") as ended:
+        shell("upload", good, bad, more)
+    assert ended.value.remedy.endswith(f"What is still to be uploaded: {bad}, {more}")
+    assert [one["version"] for one in shell.json("releases")["items"]] == ["1.0"]
+
+
+def test_trust_statements_are_replaced_or_removed(shell: Shell, tmp_path: Path) -> None:
+    create_key(tmp_path / "alice")
+    rotate(tmp_path / "trust.json", Wish(release=[tmp_path / "alice.pub"]), [tmp_path / "alice"])
+    shell("statements", tmp_path / "trust.json")
+    with pytest.raises(click.UsageError):
+        shell("statements", tmp_path / "trust.json", "--remove")
+    assert shell.json("statements")["version"] == 1
+
+
 def test_a_first_token_is_made_where_the_server_is(small_fleet: Fleet) -> None:
     place = ["--data", str(small_fleet.server.settings.data)]
     with listening(small_fleet.server) as url:
