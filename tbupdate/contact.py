@@ -161,7 +161,7 @@ class Contact:
         try:
             order = self._understood(action, handled, ask, seen)
         except Rejected as rejected:
-            self.refuse(Order(action, ask=ask), str(rejected))
+            self.refuse(Order(action, ask=ask), rejected)
             return False, None
         if order.release is not None:
             self._aim(order.release.tree)
@@ -282,24 +282,23 @@ class Contact:
         self._client.confirm(order.action, Consent(confirmation=word, code=0, details=details(lines)))
         self._work(work.model_copy(update={"told": digest}))
 
-    def refuse(self, order: Order, why: str) -> None:
-        """Tell that it will not be done here, and why; with that it is over, or a person has to look."""
+    def refuse(self, order: Order, stop: Stop) -> None:
+        """Tell that it will not be done here, why, and what to do; with that it is over, or a person has to look."""
         if order.ask:
-            self.confirm(order, False, [why])
+            self.confirm(order, False, orders.words_of(stop))
         else:
-            self._close(order.action, "failure", [why])
+            self._close(order.action, "failure", orders.words_of(stop))
 
     def fell(self, order: Order, stop: Stop) -> None:
         """Tell that it could not be done: it is over when it was refused, or failed too often."""
         work = self._standing.work
         if work is None:
             return
-        why = f"{stop}"
         if isinstance(stop, Rejected) or work.tries + 1 >= TRIES:
-            self._close(order.action, "failure", [why])
+            self._close(order.action, "failure", orders.words_of(stop))
             return
         self._work(work.model_copy(update={"tries": work.tries + 1}))
-        self.tell(order.action, "proceeding", [f"try {work.tries + 1} of {TRIES} failed: {why}"])
+        self.tell(order.action, "proceeding", [f"try {work.tries + 1} of {TRIES} failed: {stop}"])
 
     def withdrawn(self, order: Order, why: str) -> None:
         """Tell that it was stopped in time, as the server wanted."""

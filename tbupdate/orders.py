@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Rejected, Stop
 from tbdiff.head import Head
 from tbdiff.index import ListedImage, Release
 from tbdiff.show import size
@@ -193,6 +193,11 @@ def tells(system: System, health: Sequence[str]) -> list[str]:
     if disputed:
         lines.append(f"local changes in conflict: {len(disputed)}")
     return [*lines, *health]
+
+
+def words_of(stop: Stop) -> list[str]:
+    """What is told of an error: what is wrong, and what to do, as lines of which a server makes one text."""
+    return [f"{str(stop).rstrip('.')}.", stop.remedy] if stop.remedy else [str(stop)]
 
 
 def _tree(kept: Deployment) -> str | None:

@@ -73,7 +73,7 @@ class Served:
             return choose_ordered(system, order.release, order.images, bounds, _encoders(order))
         except (NothingToDo, Rejected) as stop:
             with self._over() as contact:
-                contact.refuse(order, str(stop))
+                contact.refuse(order, stop)
             raise
 
     def waits(self, order: Order, why: str) -> None:
@@ -153,7 +153,7 @@ class Served:
                 )
         except Rejected as rejected:
             with self._over():
-                contact.refuse(order, str(rejected))
+                contact.refuse(order, rejected)
             return
         if offer is not None:
             consent.answer(place, system, POSTPONED, time.time() + hours * HOUR)

@@ -186,7 +186,7 @@ def void(_: object) -> None:
 def test_a_rollout_from_the_enrolment_to_a_rollback(box: Box, small_fleet: Fleet) -> None:
     admin, operator = (small_fleet.person(role) for role in (Role.ADMIN, Role.OPERATOR))
     admin.post("/keys", name="builder", kind="release", pem=(box.dev.work / "builder.pub").read_text())
-    for base, target in ((None, 1), (None, 2), (1, 2), (None, 3)):
+    for base, target in ((None, 1), (None, 2), (1, 2), (None, 3), (None, 4)):
         status, said = upload(operator, box.image(base, target))
         assert status == 201, said
     releases = {one["version"]: one for one in operator.get("/releases")["items"]}
@@ -234,6 +234,16 @@ def test_a_rollout_from_the_enrolment_to_a_rollback(box: Box, small_fleet: Fleet
         known = shown()
         assert known["device"]["state"] == "failed"
         assert any("it leaks" in line for said in known["reports"] for line in said["details"])
+        # And one that refuses, also what is to be done.
+        config = box.dev.work / "config.toml"
+        config.write_text(f'{config.read_text()}[upgrade]\nexactly = "2.0"\n')
+        fourth = order("4.0")
+        tending.tend(small_fleet.server.database)
+        refused = box.step()
+        assert (refused.code, box.version, count(operator, fourth)) == (3, "2", 0)
+        (todo,) = (one for one in shown()["todo"] if one["rollout_id"] == fourth)
+        assert todo["why"].startswith("it failed: 4.0 is not what this device may run")
+        assert "; nothing was changed. Order another release; or see at_most and exactly" in todo["why"]
 
 
 def count(operator: Any, rollout_id: int) -> int:
