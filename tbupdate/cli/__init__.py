@@ -15,7 +15,7 @@ from tbdiff.errors import Failed
 from tbdiff.memory import SMALL, return_pieces
 from tbdiff.signals import interrupt_on_end
 from tbupdate.cli.options import everywhere, settings
-from tbupdate.cli.terminal import print_error
+from tbupdate.cli.terminal import one_document, print_error
 
 EPILOG = """\b
 Exit codes:
@@ -100,7 +100,8 @@ def run(arguments: list[str]) -> int:
         logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="tb-update: %(message)s")
 
     def command() -> object:
-        return cli.main(arguments, prog_name="tb-update", standalone_mode=False, obj=said)
+        with one_document():
+            return cli.main(arguments, prog_name="tb-update", standalone_mode=False, obj=said)
 
     return PROGRAM.run(command, as_json="--json" in arguments)
 

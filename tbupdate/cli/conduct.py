@@ -15,7 +15,7 @@ import click
 from tbdiff.errors import Failed, NothingToDo, Rejected, Stop
 from tbupdate import booting, history, journal, lock, notices, planning, pstore, space, subvolumes, upkeep
 from tbupdate.cli.options import Settings
-from tbupdate.cli.terminal import print_done, print_lines, warn
+from tbupdate.cli.terminal import print_done, print_lines, print_now, warn
 from tbupdate.config import Config
 from tbupdate.history import Event
 from tbupdate.journal import NO_LOG, Tail
@@ -157,6 +157,7 @@ def restart(wanted: bool) -> None:
     program = ["systemctl", "reboot"] if os.path.isdir("/run/systemd/system") else ["reboot"]
     if subprocess.run(program, check=False).returncode != 0:
         raise Failed(f"`{' '.join(program)}` failed; what was asked for is staged", "Reboot by hand.")
+    print_now()
 
 
 def tell_trust(state: str, what: str, moment: str) -> None:

@@ -8,7 +8,8 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -28,9 +29,40 @@ def colour(text: str, name: str) -> str:
     return click.style(text, fg=name) if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else text
 
 
+class _Document:
+    """The one JSON object of a run: the last result, or the error that came after it; what is out is not taken back."""
+
+    said: dict[str, Any] | None = None
+    is_out = False
+
+    def begin(self) -> None:
+        self.said, self.is_out = None, False
+
+    def print(self) -> None:
+        if self.said is not None and not self.is_out:
+            self.is_out = True
+            click.echo(json.dumps({"format_version": FORMAT_VERSION} | self.said, indent=2))
+
+
+_document = _Document()
+
+
+@contextmanager
+def one_document() -> Iterator[None]:
+    """Print the last of the results at the end; where an error ends the run, that is printed in its place."""
+    _document.begin()
+    yield
+    _document.print()
+
+
 def print_json(shown: dict[str, Any]) -> None:
-    """One JSON object, with the version of its format."""
-    click.echo(json.dumps({"format_version": FORMAT_VERSION} | shown, indent=2))
+    """The result as a JSON object, with the version of its format; one that comes later takes its place."""
+    _document.said = shown
+
+
+def print_now() -> None:
+    """The result, before the machine goes down."""
+    _document.print()
 
 
 def warn(text: str) -> None:
@@ -133,6 +165,7 @@ def print_error(kind: str, message: str, remedy: str, *, as_json: bool) -> None:
     """An error of any kind."""
     if as_json:
         print_json({"error": {"kind": kind, "message": message, "remedy": remedy}})
+        print_now()
     said = "" if kind in ("failed", "usage") else f"{kind.replace('-', ' ')}: "
     end = "" if message.endswith("?") else "."
     click.echo(safe(f"{NAME}: {said}{message.rstrip('.')}{end}"), err=True)

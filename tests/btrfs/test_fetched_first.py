@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,8 +68,10 @@ def test_what_is_approved_while_it_is_fetched_is_not_asked_for_again(fleet: Flee
 
     with serving(answer) as url:
         fleet.follow(url, more='[upgrade]\npolicy = "download"')
-        done = fleet.dev.run("upgrade", "--unattended")
+        done = fleet.dev.run("--json", "upgrade", "--unattended")
     assert (done.returncode, fleet.version, len(asked)) == (0, "2", 1), done.stderr
+    # One object, for what it came to.
+    assert json.loads(done.stdout)["done"] == "upgrade"
     assert fleet.dev.status()["last_run"]["result"] == "deployed"
 
 

@@ -18,8 +18,10 @@ from jsonschema import Draft202012Validator
 from manual.schemas import made
 from tbdiff import cli as tbdiff_cli
 from tbdiff import encoders
+from tbdiff.errors import Failed
 from tbserver import cli as tbserver_cli
 from tbupdate import cli as tbupdate_cli
+from tbupdate.cli import terminal
 from tests import schemas
 from tests.trees import Noise, Tree, build, directory, file, sparse
 
@@ -204,6 +206,29 @@ def test_all_that_tbdiff_prints_is_as_the_schemas_say(tmp_path: Path, monkeypatc
 
     wanted = {name for _, names in schemas.table("tbdiff") for name in names}
     assert said.seen == wanted | {schemas.ERROR}
+
+
+def test_a_run_prints_one_document(capsys: pytest.CaptureFixture[str]) -> None:
+    def printed() -> dict[str, Any]:
+        return dict(json.loads(capsys.readouterr().out))
+
+    with terminal.one_document():
+        terminal.print_json({"done": "fetch"})
+        terminal.print_json({"done": "upgrade"})
+    assert printed()["done"] == "upgrade"
+    # What ends it is the result.
+    with pytest.raises(Failed), terminal.one_document():
+        terminal.print_json({"done": "upgrade"})
+        raise Failed("the reboot cannot be begun")
+    terminal.print_error("failed", "the reboot cannot be begun", "", as_json=True)
+    assert schemas.hold("tb-update", (), printed()) == schemas.ERROR
+    # When the machine goes down, that may end this process too: it was done.
+    with pytest.raises(KeyboardInterrupt), terminal.one_document():
+        terminal.print_json({"done": "upgrade"})
+        terminal.print_now()
+        raise KeyboardInterrupt
+    terminal.print_error("failed", "interrupted", "", as_json=True)
+    assert printed()["done"] == "upgrade"
 
 
 def test_lines_of_progress_are_as_the_schema_says(tmp_path: Path) -> None:
