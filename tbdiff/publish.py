@@ -6,7 +6,7 @@ import fcntl
 import filecmp
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -98,7 +98,10 @@ def withdraw(release: str, folder: Path, channel: str | None, key: Path, days: i
 def extended(
     index: Index | None, releases: Sequence[Release], images: Sequence[ListedImage], channel: str, days: int
 ) -> Index:
-    """The next index: with these releases, as the newest of the channel where they were not in it, and these images."""
+    """The next index: with these releases, as the newest of the channel where they were not in it, and these images.
+
+    Of several new ones the last is the newest; Rejected where an image says otherwise.
+    """
     known = {release.tree: release for release in index.releases} if index else {}
     listed = {image.digest: image for image in index.images} if index else {}
     channels = dict(index.channels) if index else {}
@@ -107,7 +110,22 @@ def extended(
         held = channels.get(channel, ())
         channels[channel] = held if release.tree in held else (*held, release.tree)
     listed.update((image.digest, image) for image in images)
+    before = index.channels.get(channel, ()) if index else ()
+    _check_order([known[tree] for tree in channels.get(channel, ()) if tree not in before], listed.values())
     return _next(index, days, tuple(known.values()), channels, tuple(listed.values()))
+
+
+def _check_order(new: Sequence[Release], images: Iterable[ListedImage]) -> None:
+    """Refuse an order of new releases that a delta contradicts: it leads to a newer one."""
+    ways = {(image.base, image.tree) for image in images}
+    for number, newer in enumerate(new):
+        for older in new[:number]:
+            if (newer.tree, older.tree) in ways and (older.tree, newer.tree) not in ways:
+                raise Rejected(
+                    f"{newer.called} would be newer than {older.called}, though an image leads from it to "
+                    f"{older.called}; nothing was published",
+                    "Name the images of the newest release last.",
+                )
 
 
 def reduced(index: Index, release: str, channel: str | None, days: int) -> Index:

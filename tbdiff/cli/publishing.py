@@ -58,7 +58,10 @@ def publish(
     as_json: bool,
     how: str,
 ) -> None:
-    """Put signed IMAGEs into the folder DIR and their releases into its index; without any, renew the index."""
+    """Put signed IMAGEs into the folder DIR and their releases into its index; without any, renew the index.
+
+    Of several new releases, the one that is named last is the newest.
+    """
     from tbdiff.publish import publish as into_folder  # noqa: PLC0415 - devices never publish
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+~:@-]{0,99}", channel):

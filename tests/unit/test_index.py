@@ -158,6 +158,19 @@ def test_an_index_as_large_as_they_come_is_read(host: Host) -> None:
     assert host.read(write_index(index, load_private_key(host.key))) == index
 
 
+def test_the_order_of_releases_is_as_they_are_named_and_not_against_what_images_say(host: Host) -> None:
+    full, delta = host.image(None, 1), host.image(1, 2)
+    with pytest.raises(Rejected, match=r"1\.0 would be newer than 2\.0, though an image leads from it to 2\.0"):
+        publish([delta, full], host.folder, "stable", host.key, 30)
+    assert not (host.folder / NAME).exists()
+    publish([full, delta], host.folder, "stable", host.key, 30)
+    # Where images lead both ways, none of them says which is newer; nor do they where nothing is new.
+    publish([host.image(3, 4), host.image(4, 3)], host.folder, "stable", host.key, 30)
+    publish([host.image(1, 4), full], host.folder, "stable", host.key, 30)
+    index = host.read()
+    assert [index.release_of(tree).release for tree in index.channels["stable"]] == ["1.0", "2.0", "4.0", "3.0"]
+
+
 def test_what_is_published_again_stays_as_it_is(host: Host) -> None:
     for _ in range(2):
         publish([host.image(None, 1)], host.folder, "stable", host.key, 30)
