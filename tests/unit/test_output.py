@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tbdiff import signature
+from tbdiff.convert import convert_to_tar
 from tbdiff.create import Label, create_image
 from tbdiff.errors import Failed, Rejected
 from tbdiff.legacy.create import create_legacy
@@ -38,6 +39,32 @@ def test_a_pipe_is_not_replaced(tree: Path, tmp_path: Path) -> None:
         with pytest.raises(Rejected, match="is a device or a pipe"):
             create_legacy(None, tree, out)
     assert pipe.is_fifo()
+
+
+def test_only_an_image_is_replaced_by_one(tree: Path, tmp_path: Path) -> None:
+    out, kept, link = tmp_path / "out", tmp_path / "kept", tmp_path / "link"
+    # An image of any kind, or nothing.
+    out.touch()
+    create_image(None, tree, out)
+    made = out.read_bytes()
+    convert_to_tar(str(out), None, tmp_path / "made.tar.gz")
+    create_image(None, tree, tmp_path / "made.tar.gz")
+    create_legacy(None, tree, out)
+    create_image(None, tree, out)
+    assert (tmp_path / "made.tar.gz").read_bytes() == out.read_bytes() == made
+    signature.create_key(kept)
+    before = kept.read_bytes()
+    for create in (create_image, create_legacy):
+        with pytest.raises(Rejected, match="kept is there, and is no image; nothing was written"):
+            create(None, tree, kept)
+    assert kept.read_bytes() == before
+    # What a link leads to is not what was named.
+    link.symlink_to("out")
+    other = tree.rename(tmp_path / "other")
+    (other / "file").write_text("else")
+    with pytest.raises(Rejected, match="link is a symbolic link"):
+        create_image(None, other, link)
+    assert out.read_bytes() == made
 
 
 @pytest.mark.parametrize(("out", "said"), [("-", "not to standard output"), ("tree/x", "lies in"), ("no/x", "no dir")])
