@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from fastapi import Form as Sent
 
+from tbserver import delivery
 from tbserver.access import Admin, Here, Operator, Viewer
 from tbserver.api import deltas, releases
 from tbserver.api.shapes import Number
@@ -35,7 +36,10 @@ def list_releases(server: Here, request: Request, caller: Viewer, paging: Paging
     """All releases, the newest first."""
     found = releases.list_releases(server, caller, paging)
     keys = releases.list_keys(server, caller, Asked(limit=500)).items
-    return show(request, caller, "releases.html", found=found, keys=keys, known=deltas.list_deltas(server, caller))
+    with server.database.reading() as session:
+        known = deltas.made(server, session, caller.tenant_id)
+    signer = delivery.known(server.settings)
+    return show(request, caller, "releases.html", found=found, keys=keys, known=known, signer=signer)
 
 
 @router.get("/releases/{release_id}")

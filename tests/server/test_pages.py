@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 from starlette.testclient import TestClient
 
-from tbserver import devices, tallies
+from tbserver import delivery, devices, tallies
 from tbserver.accounts import Role
 from tbserver.pages import charts, plans, sheet
 from tbserver.records import Login
@@ -180,6 +180,25 @@ def test_a_search_by_a_word_a_filter_and_page_by_page(small_fleet: Fleet) -> Non
     assert park.operator.open("GET", "/devices?filter=number+%3D+3").text.count('scope="row"') == 6
     wrong = park.operator.open("GET", "/devices?filter=number+%3D")
     assert (wrong.status_code, "the filter is not understood" in wrong.text.lower()) == (422, True)
+
+
+def test_who_trusts_the_delivery_key_is_looked_for_only_when_that_is_asked(small_fleet: Fleet) -> None:
+    key = delivery.ready(small_fleet.server.settings).key_id.hex()
+    with small_fleet.server.database.writing() as session:
+        for name, keys in (("box-1", f"ffffffffffffffff {key}"), ("box-2", "ffffffffffffffff")):
+            devices.describe(session, devices.register(session, 1, name), "replace", {"delivery_keys": keys})
+    asked: list[str] = []
+    engine = small_fleet.server.database.engine
+    event.listen(engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+    viewer = small_fleet.person(Role.VIEWER)
+    page = viewer.open("GET", "/releases").text
+    assert not [one for one in asked if "attribute" in one.lower()]
+    found = re.search(rf'{key}</code>. <a href="([^"]+)"', page)
+    assert found
+    there = viewer.open("GET", found[1]).text
+    assert ("box-1" in there, "box-2" in there) == (True, False)
+    assert viewer.get("/deltas")["key"]["trusted_by"] == 1
+    assert [one for one in asked if "attribute" in one.lower()]
 
 
 def test_a_rollout_is_looked_at_planned_and_steered(small_fleet: Fleet) -> None:
