@@ -159,9 +159,14 @@ def _why_not(facts: deltas.Facts, pair: deltas.Pair) -> str:
 def compare_next(server: Server, is_stopping: Stopping = lambda: False) -> bool:
     """Compare the newest release that was not yet; whether there was one."""
     with server.database.reading() as session:
+        pairs = _due(session)
+        if not pairs:
+            # As nearly always: nobody needs the facts.
+            return False
         facts = demand.facts_of(server, session)
-        found = _due(session, facts)
-    for release, since in found:
+    for release, since in pairs:
+        if _why_not(facts, (since.tree, release.id)):
+            continue
         claimed = _claim(server, facts, release, since, is_stopping)
         if claimed is not None:
             _compare(server, *claimed)
@@ -169,12 +174,12 @@ def compare_next(server: Server, is_stopping: Stopping = lambda: False) -> bool:
     return False
 
 
-def _due(session: Session, facts: deltas.Facts) -> list[tuple[Release, Release]]:
-    """Releases that are to be compared, each with the one before it; the newest first."""
-    held = select(Comparison.release_id).where((Comparison.state == Stand.DONE) | (Comparison.until > facts.now))
+def _due(session: Session) -> list[tuple[Release, Release]]:
+    """Releases that were not compared yet, each with the one before it; the newest first."""
+    held = select(Comparison.release_id).where((Comparison.state == Stand.DONE) | (Comparison.until > int(time.time())))
     releases = session.scalars(select(Release).where(Release.id.not_in(held)).order_by(Release.id.desc())).all()
     pairs = ((release, before(session, release)) for release in releases)
-    return [(one, since) for one, since in pairs if since is not None and not _why_not(facts, (since.tree, one.id))]
+    return [(one, since) for one, since in pairs if since is not None]
 
 
 def _claim(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from tbserver import children, comparing, demand
 from tbserver.accounts import Role
@@ -70,6 +70,18 @@ def test_what_is_new_is_found_out_once_and_shown(a_fleet: Fleet, works: Works) -
     assert "Packages changed</dt><dd>libc6</dd>" in page
     stranger = a_fleet.person(Role.ADMIN, a_fleet.tenant("other"))
     assert stranger.ask("GET", place).status_code == 404
+
+
+def test_where_nothing_is_to_be_compared_little_is_asked(small_fleet: Fleet, works: Works) -> None:
+    filled(small_fleet, works, "1.0", "1.1")
+    asked: list[str] = []
+    event.listen(small_fleet.server.database.engine, "before_cursor_execute", lambda *said: asked.append(said[2]))
+    assert comparing.compare_next(small_fleet.server)
+    # What deltas are decided by, which is read anew each time.
+    assert [one for one in asked if "FROM wanted" in one]
+    asked.clear()
+    assert not comparing.compare_next(small_fleet.server)
+    assert not [one for one in asked if "FROM wanted" in one]
 
 
 def test_only_what_is_for_the_same_devices_is_compared(small_fleet: Fleet, works: Works) -> None:
