@@ -130,9 +130,13 @@ def allow_no_new_privileges() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
-def open_inside(root: int, path: str) -> int:
-    """Open what a system whose / is the directory `root` would find at `path`: no link leads out of it."""
-    how = struct.pack("QQQ", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0, _RESOLVE_IN_ROOT)
+def open_inside(root: int, path: str, *, follow: bool = True) -> int:
+    """Open what a system whose / is the directory `root` would find at `path`: no link leads out of it.
+
+    Unless `follow`, the last name may be no link.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow else os.O_NOFOLLOW)
+    how = struct.pack("QQQ", flags, 0, _RESOLVE_IN_ROOT)
     found = _libc.syscall(_OPENAT2, root, os.fsencode(path), how, len(how))
     if found < 0:
         _check(found, path)

@@ -74,8 +74,8 @@ def opened(tree: str) -> Iterator[int]:
 class Tree(Protocol):
     """A system's tree, as far as it is looked through here."""
 
-    def names(self, directory: str) -> list[str]:
-        """What a directory holds; nothing where it is none."""
+    def names(self, directory: str, *, linked: bool = True) -> list[str]:
+        """What a directory holds; nothing where it is none, or unless `linked` a link to one."""
 
     def is_file(self, path: str) -> bool:
         """Whether there is a regular file."""
@@ -87,8 +87,8 @@ class OnDisk:
 
     root: int
 
-    def names(self, directory: str) -> list[str]:
-        return _names(self.root, directory)
+    def names(self, directory: str, *, linked: bool = True) -> list[str]:
+        return _names(self.root, directory, linked=linked)
 
     def is_file(self, path: str) -> bool:
         return is_file(self.root, path)
@@ -234,9 +234,9 @@ def _version_of(kernel: str, versions: list[str]) -> str:
     )
 
 
-def _names(root: int, directory: str) -> list[str]:
+def _names(root: int, directory: str, *, linked: bool) -> list[str]:
     try:
-        descriptor = syscalls.open_inside(root, directory)
+        descriptor = syscalls.open_inside(root, directory, follow=linked)
     except OSError:
         return []
     try:
@@ -248,9 +248,13 @@ def _names(root: int, directory: str) -> list[str]:
 
 
 def _files_below(root: Tree, directory: str) -> Iterator[str]:
-    for name in root.names(directory):
-        path = f"{directory}/{name}"
-        if root.is_file(path):
-            yield path
-        elif name.isprintable():
-            yield from _files_below(root, path)
+    left = [directory]
+    while left:
+        where = left.pop()
+        # A link to a directory may lead round in a circle, or through all of the system.
+        for name in root.names(where, linked=where == directory):
+            path = f"{where}/{name}"
+            if root.is_file(path):
+                yield path
+            elif name.isprintable():
+                left.append(path)

@@ -50,8 +50,8 @@ class _Listed:
         firsts = {entry.link for entry in self._entries.values() if entry.kind is Kind.HARDLINK} - set(self._entries)
         self._entries |= {path: listing.entries[number] for path, number in listing.positions(firsts).items()}
 
-    def names(self, directory: str) -> list[str]:
-        found = self._follow(directory)
+    def names(self, directory: str, *, linked: bool = True) -> list[str]:
+        found = self._follow(directory, linked=linked)
         return self._names.get(found.path, []) if found is not None and found.kind is Kind.DIRECTORY else []
 
     def is_file(self, path: str) -> bool:
@@ -63,8 +63,11 @@ class _Listed:
         found = self._follow(path)
         return File(found.size, found.digest.hex()) if found is not None else File(0, "")
 
-    def _follow(self, path: str) -> Entry | None:
-        """The entry at a path, as the system itself would find it: no link leads out of it."""
+    def _follow(self, path: str, *, linked: bool = True) -> Entry | None:
+        """The entry at a path, as the system itself would find it: no link leads out of it.
+
+        Unless `linked`, a link at its end is left as one.
+        """
         left, done, links = path.encode("utf-8", "surrogateescape").split(b"/")[::-1], b"", 0
         while left:
             name = left.pop()
@@ -76,7 +79,7 @@ class _Listed:
             entry = self._entries.get(done + b"/" + name if done else name)
             if entry is None:
                 return None
-            if entry.kind is Kind.SYMLINK:
+            if entry.kind is Kind.SYMLINK and (left or linked):
                 links += 1
                 if links > _LINKS_MAX:
                     return None

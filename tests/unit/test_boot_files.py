@@ -151,6 +151,16 @@ def test_a_listing_tells_where_links_lead(tmp_path: Path) -> None:
         listed.find(read_tree(tmp_path / "opt"), Overrides())
 
 
+def test_device_trees_are_looked_for_in_no_linked_directory(tmp_path: Path) -> None:
+    """Each would be found again and again: with two links in more ways than can be tried."""
+    root = tree(tmp_path, "lib/modules/5/modules.dep", "boot/Image-5", "boot/trees/a/one.dtb", "boot/trees/two.dtb")
+    (tmp_path / "boot/dtbs-5").symlink_to("trees")
+    for name, to in (("again", "."), ("all", "/"), ("b", "a"), ("linked.dtb", "a/one.dtb")):
+        (tmp_path / "boot/trees" / name).symlink_to(to)
+    assert kernel.find(root).devicetrees == {f"dtbs/{n}": f"boot/dtbs-5/{n}" for n in ("a/one.dtb", "linked.dtb", "two.dtb")}
+    check_listed(root)
+
+
 def test_a_set_that_is_there_needs_no_room(tmp_path: Path) -> None:
     file = listed.File(1 << 42, "0" * 64)
     kernels = tmp_path / "tb-update" / kernelsets.name_of({"vmlinuz": file.digest})
