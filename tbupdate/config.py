@@ -6,6 +6,7 @@ import re
 import tomllib
 import urllib.parse
 import zoneinfo
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -23,6 +24,7 @@ KEYS = Path("/etc/tb-update/keys")
 
 
 KEEP_MAX = 1000
+SIZE_MAX = 1 << 20
 # The kinds of mistake, as pydantic calls them, for people; braces are filled in.
 _MISTAKES = {
     "extra_forbidden": "is not a key that exists",
@@ -290,28 +292,45 @@ class Config(_Table):
 def load(path: Path | None) -> Config:
     """Read the configuration; without a path, the machine's own, which need not exist."""
     try:
-        text = (path or PATH).read_text()
+        with (path or PATH).open(encoding="utf-8") as file:
+            text = file.read(SIZE_MAX + 1)
     except FileNotFoundError:
         if path is None:
             return Config()
         raise Failed(f"there is no configuration at {path}", "Name it with --config FILE.") from None
     except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise Failed(
-            f"the configuration {path or PATH} cannot be read: {error}",
+            f"the configuration {path or PATH} cannot be read: {why}",
             "Run it as root; it must be a text file in UTF-8.",
         ) from None
+    if len(text) > SIZE_MAX:
+        raise Failed(f"the configuration {path or PATH} is larger than 1 MiB", "Name a configuration with --config.")
     try:
-        return Config.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        said = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits is no TOMLDecodeError.
+        why = "it is nested too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
         raise Failed(
-            f"{path or PATH} is not valid TOML: {error}",
+            f"{path or PATH} is not valid TOML: {why}",
             "Correct it there. All that it may say is in tb-update.toml(5).",
         ) from None
+    try:
+        return Config.model_validate(said)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         what = _MISTAKES.get(first["type"], "is not valid").format(key=key, **first.get("ctx", {}))
         if first["type"] == "tuple_type" and len(first["loc"]) == 1:
             what = f"must be tables, each below a line [[{key}]]"
-        known = ", ".join(Config.model_fields)
-        raise Failed(f"{path or PATH}: {key} {what}", f"Known keys: {known}.") from None
+        raise Failed(
+            f"{path or PATH}: {key} {what}", f"Known keys: {', '.join(_known_beside(first['loc']))}."
+        ) from None
+
+
+def _known_beside(place: tuple[int | str, ...]) -> Iterable[str]:
+    """The keys of the table that a key stands in."""
+    field = Config.model_fields.get(str(place[0])) if len(place) > 1 else None
+    named = () if field is None else (field.annotation, *get_args(field.annotation))
+    table = next((one for one in named if isinstance(one, type) and issubclass(one, _Table)), Config)
+    return table.model_fields

@@ -51,6 +51,9 @@ def test_config_defaults_and_values(tmp_path: Path) -> None:
         ("[boot]\nchooser = 3", "boot.chooser must be one of"),
         ("keep = 'many'", "keep"),
         ("keep =", "TOML"),
+        (f"keep = {'[' * 5000}", "TOML: it is nested too deep"),
+        (f"keep = 1{'0' * 5000}", "TOML"),
+        ("#" * (1 << 20) + "\n", "larger than 1 MiB"),
     ],
 )
 def test_config_names_what_is_wrong(tmp_path: Path, text: str, named: str) -> None:
@@ -66,6 +69,29 @@ def test_a_table_of_mounts_is_read_as_mount_reads_it() -> None:
     first, second = fstab.lines(table)
     assert first == fstab.Line("LABEL=a#1", "/my data\\", "btrfs", ("subvol=@d#ü",))
     assert second.point == "/n\\000", "no name has a zero byte in it"
+
+
+def test_a_key_that_is_none_brings_those_that_its_table_has(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    for text, remedy in (
+        ("[boot]\nchoser = 1", "chooser, options, tries"),
+        ("[[window]]\nstrat = 1", "allows, days, start"),
+        ("kep = 1", "keys, threshold"),
+    ):
+        path.write_text(text)
+        with pytest.raises(Failed) as refused:
+            config.load(path)
+        assert refused.value.remedy.startswith(f"Known keys: {remedy}")
+
+
+def test_a_config_that_cannot_be_read_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=f"{tmp_path} cannot be read: Is a directory$"):
+        config.load(tmp_path)
+    (tmp_path / "image").write_bytes(b"\x89tbdiff")
+    with pytest.raises(Failed, match=r"cannot be read: it is no text in UTF-8$"):
+        config.load(tmp_path / "image")
+    with pytest.raises(Failed, match="larger than 1 MiB"):
+        config.load(Path("/dev/zero"))
 
 
 def test_a_config_that_was_named_must_exist(tmp_path: Path) -> None:
