@@ -196,7 +196,7 @@ def add_line(path: str, line: str) -> None:
         with open(path, "rb") as file:
             before = file.read()
     except FileNotFoundError:
-        place.write_new(path, line.encode() + b"\n")
+        place.write_new(_led_to(path), line.encode() + b"\n")
         return
     if line.encode() not in before.splitlines():
         ending = b"" if before.endswith(b"\n") or not before else b"\n"
@@ -239,12 +239,24 @@ def remove_line(path: str, line: str) -> None:
     except FileNotFoundError:
         return
     after = b"".join(one for one in before if one.rstrip(b"\n") != line.encode())
-    if after:
+    if after or os.path.islink(path):
         _rewrite(path, after)
     else:
         os.unlink(path)
 
 
 def _rewrite(path: str, content: bytes) -> None:
+    path = _led_to(path)
     state = os.stat(path)
     place.write_new(path, content, state.st_mode & 0o7777, (state.st_uid, state.st_gid))
+
+
+def _led_to(path: str) -> str:
+    """The file itself, where somebody has put a link to it, which stays one."""
+    real = os.path.realpath(path)
+    if os.stat(os.path.dirname(real)).st_dev != os.stat(os.path.dirname(path)).st_dev:
+        raise Rejected(
+            f"{path} is a link that leads off the boot partition, where no boot loader follows it; it was told nothing",
+            "Put the file itself there, then run: tb-update init",
+        )
+    return real

@@ -142,6 +142,45 @@ def test_what_others_wrote_stays(part: Part) -> None:
     assert path.read_bytes() == after
 
 
+@pytest.mark.parametrize("part", ["grub", "extlinux"], indirect=True)
+def test_a_configuration_that_is_a_link_stays_one(part: Part) -> None:
+    path = part.directory / ("grub/custom.cfg" if part.chooser.name == "grub" else "extlinux/extlinux.conf")
+    held = path.rename(path.with_name("held"))
+    path.symlink_to("held")
+    before = held.read_bytes()
+    chooser = ready(part)
+    assert path.is_symlink()
+    assert chooser.leads()
+    chooser.take_down()
+    assert path.is_symlink()
+    assert held.read_bytes().rstrip() == before.rstrip()
+
+
+@pytest.mark.parametrize("part", ["grub"], indirect=True)
+def test_a_link_without_its_file_stays_one_too(part: Part) -> None:
+    path = part.directory / "grub/custom.cfg"
+    path.unlink()
+    path.symlink_to("held")
+    ready(part).take_down()
+    assert path.is_symlink()
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("part", ["grub", "extlinux"], indirect=True)
+def test_a_configuration_off_the_boot_partition_is_refused(part: Part, tmp_path: Path) -> None:
+    path = part.directory / ("grub/custom.cfg" if part.chooser.name == "grub" else "extlinux/extlinux.conf")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(elsewhere)
+    before = elsewhere.read_bytes()
+    with pytest.raises(Rejected, match="leads off the boot partition"):
+        ready(part)
+    assert elsewhere.read_bytes() == before
+    assert path.is_symlink()
+    assert part.chooser.choice() is None
+
+
 def test_what_somebody_has_written_anew_is_led_to_ours_again(part: Part) -> None:
     chooser = ready(part)
     assert chooser.leads()
