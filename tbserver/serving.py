@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import signal
+import socket
 import sys
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from tbdiff.errors import Rejected
+from tbdiff.errors import Failed, Rejected
 from tbserver import delivery, journal
 from tbserver.app import create_app
 from tbserver.limits import HEAD_MAX, PromptProtocol
@@ -25,6 +28,7 @@ STOP_SECONDS = 20
 def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | None) -> None:
     """Answer requests until SIGTERM or SIGINT; then finish those that were begun."""
     journal.begin()
+    require_place(listen)
     server, password = open_server(settings)
     if password is not None:
         _tell(f"First account: admin, password {password} (good for one login)")
@@ -39,6 +43,7 @@ def show(settings: Settings, listen: str, devices: int) -> None:
     from tbserver import demo  # noqa: PLC0415 - it makes images, which no server does
 
     journal.begin(logging.WARNING)
+    require_place(listen)
     server, first = open_server(settings)
     if first is None:
         raise Rejected(f"there is a server in {settings.data} already", "Name an empty directory with --data.")
@@ -51,6 +56,25 @@ def show(settings: Settings, listen: str, devices: int) -> None:
 
 def _tell(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
+
+
+def require_place(listen: str) -> None:
+    """Refuse a place where nobody can listen, before anything is made for a server there."""
+    host, port = parse_listen(listen)
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            socket.create_server(address, family=family).close()
+    except (OSError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0
+        if number == errno.EAFNOSUPPORT:
+            # A name also stands for addresses of a kind that this system has not; they are passed over.
+            return
+        # Python adds to the words of the system what was said already; those on names are not the system's.
+        why = os.strerror(number) if number > 0 else getattr(error, "strerror", "it is no name of a machine")
+        raise Failed(
+            f"nobody can listen at {listen}: {why}; nothing was done",
+            "Name another place with --listen HOST:PORT, or stop what listens there already.",
+        ) from None
 
 
 def _answer(server: Server, listen: str, tls_cert: str | None, tls_key: str | None) -> None:

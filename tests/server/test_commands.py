@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,32 @@ def test_what_the_system_refuses_is_a_sentence(
     monkeypatch.setenv("TB_SERVER_TOKEN", "x")
     assert run([word.format(bytes=tmp_path / "bytes") for word in words]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("listen", "code", "message"),
+    [
+        (
+            "127.0.0.1:{port}",
+            1,
+            "nobody can listen at 127.0.0.1:{port}: Address already in use; nothing was done",
+        ),
+        ("192.0.2.1:{port}", 1, "nobody can listen at 192.0.2.1:{port}: Cannot assign requested address"),
+        ("a..b:{port}", 1, "nobody can listen at a..b:{port}: "),
+        ("nowhere", 3, "nowhere is nowhere to listen"),
+    ],
+)
+@pytest.mark.parametrize("command", ["serve", "demo"])
+def test_where_nobody_can_listen_nothing_is_made(
+    command: str, listen: str, code: int, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run([command, "--data", str(tmp_path / "data"), "--listen", listen.format(port=port)]) == code
+    said = capsys.readouterr().err
+    assert said.startswith(f"tb-server: {message.format(port=port)}")
+    assert "Log in" not in said
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
