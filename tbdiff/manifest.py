@@ -175,7 +175,13 @@ def parse(model: type[S], raw: bytes, what: str = "the image's manifest") -> S:
 def _first(errors: list[Any]) -> str:
     """The first thing that is wrong, in one line."""
     where = ".".join(str(part) for part in errors[0]["loc"])
-    return f"{where[:SHOWN]}: {errors[0]['msg']}" if where else str(errors[0]["msg"])
+    what = _said(errors[0])
+    return f"{where[:SHOWN]}: {what}" if where else what
+
+
+def _said(error: Any) -> str:
+    """What is wrong, without what pydantic says before words of ours."""
+    return str(error["msg"]).removeprefix("Value error, ")
 
 
 _WORD = "holds at most 100 letters, digits and . _ + ~ : @ -, and begins with a letter or digit"
@@ -184,6 +190,7 @@ _RULES = {
     "name": "--name is text in one line, of at most 200 characters",
     "release": f"--release {_WORD}",
     "device_types": f"--device-type {_WORD}",
+    "epoch": f"--epoch is a whole number, at most {COUNT_MAX}",
 }
 
 
@@ -194,4 +201,4 @@ def misnamed(error: ValueError) -> str:
         return str(error)
     first = errors(include_url=False)[0]
     field = str(first["loc"][0]) if first["loc"] else ""
-    return _RULES.get(field) or f"--{field.replace('_', '-')}: {first['msg']}"
+    return _RULES.get(field) or f"--{field.replace('_', '-')}: {_said(first)}"

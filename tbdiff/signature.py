@@ -261,7 +261,8 @@ class KeyRing:
         if not self.release and not self.own:
             raise Rejected(
                 "no key is trusted here, so no image can be; nothing was changed",
-                "Put the public key of who makes your images (KEY.pub) into the directory of trusted keys.",
+                "Put the public key of who makes your images (KEY.pub) into the directory of trusted keys: "
+                "that of --keys, or on a device /etc/tb-update/keys, if `keys` in config.toml names no other.",
             )
         if not signatures:
             raise Rejected(

@@ -137,6 +137,8 @@ _SHOWN: dict[str, Any] = {"show_default": True}
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False), help="... and this key (PEM).")
 def serve(listen: str, tls_cert: str | None, tls_key: str | None, **said: Any) -> None:
     """Run the server."""
+    if tls_key is not None and tls_cert is None:
+        raise click.UsageError("--tls-key goes with --tls-cert; nothing was done")
     from tbserver.serving import serve as run  # noqa: PLC0415 - a client needs none of it
 
     run(_settings(**said), listen, tls_cert, tls_key)

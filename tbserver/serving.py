@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from typing import Any
 
@@ -29,6 +30,8 @@ def serve(settings: Settings, listen: str, tls_cert: str | None, tls_key: str | 
     """Answer requests until SIGTERM or SIGINT; then finish those that were begun."""
     journal.begin()
     require_place(listen)
+    if tls_cert is not None:
+        require_certificate(tls_cert, tls_key)
     server, password = open_server(settings)
     if password is not None:
         _tell(f"First account: admin, password {password} (good for one login)")
@@ -74,6 +77,20 @@ def require_place(listen: str) -> None:
         raise Failed(
             f"nobody can listen at {listen}: {why}; nothing was done",
             "Name another place with --listen HOST:PORT, or stop what listens there already.",
+        ) from None
+
+
+def require_certificate(cert: str, key: str | None) -> None:
+    """Refuse what TLS cannot be spoken with, before anything is made for a server."""
+    try:
+        # Without a password: who would ask for one is no person.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+    except OSError as error:
+        files = f"{cert} and {key} are" if key else f"{cert} is"
+        why = error.strerror if not isinstance(error, ssl.SSLError) else f"{files} no certificate with its private key"
+        raise Rejected(
+            f"TLS cannot be spoken: {why}; nothing was done",
+            "Name a certificate with --tls-cert, and the key that it was made for with --tls-key: PEM, no password.",
         ) from None
 
 

@@ -14,6 +14,7 @@ import pydantic
 
 from tbdiff.errors import Failed
 from tbdiff.manifest import Word
+from tbupdate.boot.chooser import PLAIN_WORD
 from tbupdate.localchanges.policy import BOTH_WAYS, CARRY, DROP, OWN, check_pattern
 from tbupdate.localchanges.policy import Policy as LocalPolicy
 from tbupdate.naming import ControllerId
@@ -58,6 +59,15 @@ Flag = Annotated[bool, pydantic.Field(strict=True)]
 DAY = 24 * 3600
 
 
+def _sayable(options: str) -> str:
+    for word in options.split():
+        if not PLAIN_WORD.fullmatch(word):
+            raise ValueError(f"has {word!a}, and boot loaders agree on letters, digits and . _ , : = / @ + % ~ - only")
+        if "subvol" in word:
+            raise ValueError(f"has {word!a}: the default subvolume says what is /")
+    return options
+
+
 class Boot(_Table):
     """`[boot]`: who picks the kernel. With "none" it is managed elsewhere, and none is looked for.
 
@@ -65,7 +75,7 @@ class Boot(_Table):
     """
 
     chooser: Literal["auto", "none", "grub", "extlinux", "u-boot", "flash-kernel", "systemd-boot"] = "auto"
-    options: str = ""
+    options: Annotated[str, pydantic.AfterValidator(_sayable)] = ""
     tries: Annotated[int, pydantic.Field(ge=1, le=9, strict=True)] = 3
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from tbdiff.errors import Rejected
 from tbupdate import layout, marks, mounts, record, saved, space, subvolumes, volatility
 from tbupdate.boot import kernelsets, place
-from tbupdate.boot.chooser import Choice, Chooser
+from tbupdate.boot.chooser import PLAIN_WORD, Choice, Chooser
 from tbupdate.localchanges import conflicts
 from tbupdate.localchanges.conflicts import Conflict
 from tbupdate.marks import Marks
@@ -310,7 +309,7 @@ def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -
 
 
 def _running_options() -> str:
-    with open("/proc/cmdline") as file:
+    with open("/proc/cmdline", errors="replace") as file:
         return file.read()
 
 
@@ -318,7 +317,7 @@ def _is_plain_option(word: str) -> bool:
     """Whether a word of a command line is not ours to say, and none that a boot loader's script would read as more."""
     name = word.partition("=")[0]
     ours = name in ("BOOT_IMAGE", "initrd", "root", "rootfstype", "ro", "rw", "panic") or name.startswith("tb.")
-    return not ours and "subvol" not in word and re.fullmatch(r"[A-Za-z0-9._,:=/@+%~-]+", word) is not None
+    return not ours and "subvol" not in word and PLAIN_WORD.fullmatch(word) is not None
 
 
 def _tries(top: str) -> dict[str, int]:

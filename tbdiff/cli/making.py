@@ -28,6 +28,9 @@ from tbdiff.completion import directories, files
 from tbdiff.errors import Rejected
 from tbdiff.manifest import misnamed
 
+# Bytes of what `tbdiff encoders --json` writes, at most.
+_STATED_MAX = 1 << 20
+
 
 def encoders_option(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Which compressors an image may rely on."""
@@ -142,13 +145,14 @@ def _available(which: str) -> Any:
     if which == "common":
         return encoders.common
     try:
-        stated = frozenset(json.loads(Path(which).read_text())["encoders"])
+        with open(which, "rb") as file:
+            stated = frozenset(json.loads(file.read(_STATED_MAX))["encoders"])
     except OSError as error:
         raise Rejected(
             f"--encoders: {which} cannot be read: {error.strerror}; no image was made",
             "Say all, common or none, or name a file that `tbdiff encoders --json` wrote.",
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Rejected(f"{which} is not what `tbdiff encoders --json` writes; no image was made") from None
     return encoders.stated(stated)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol
@@ -13,6 +14,8 @@ DEVICETREES = "dtbs"
 MARK = "# tb-update: "
 ENTRY_MAX = 1 << 16
 STARTED_WITH = "/proc/cmdline"
+# A word of a command line that no boot loader's script reads as more.
+PLAIN_WORD = re.compile(r"[A-Za-z0-9._,:=/@+%~-]+")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Entry:
 
 def was_chosen(deployment: str | None = None) -> bool:
     """Whether the running kernel was started by an entry of ours: of that deployment, or of any."""
-    with open(STARTED_WITH) as file:
+    with open(STARTED_WITH, errors="replace") as file:
         ids = [word.removeprefix("tb.id=") for word in file.read().split() if word.startswith("tb.id=")]
     return bool(ids) if deployment is None else deployment in ids
 

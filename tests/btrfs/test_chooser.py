@@ -680,7 +680,7 @@ def test_doctor_learns_from_a_trial_whether_uboot_counts(part: Part, monkeypatch
     chooser.choose(Choice(TWO, back=ONE))
     assert "the first trial will show" in chooser.coverage.sentence
     started = part.image.with_name("cmdline")
-    started.write_text(f"quiet tb.id={TWO} panic=10\n")
+    started.write_bytes(b"quiet name=\xff tb.id=%s panic=10\n" % TWO.encode())
     monkeypatch.setattr(boot_chooser, "STARTED_WITH", str(started))
     chooser.choose(Choice(ONE, TWO, 3, ONE))
     chooser.choose(Choice(TWO, back=ONE))

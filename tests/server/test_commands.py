@@ -326,6 +326,23 @@ def test_where_nobody_can_listen_nothing_is_made(
     assert not (tmp_path / "data").exists()
 
 
+def test_tls_that_cannot_be_spoken_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, no_pem, empty = tmp_path / "data", tmp_path / "no.pem", tmp_path / "empty"
+    no_pem.write_text("nothing")
+    empty.touch()
+    place = ("serve", "--data", str(data), "--listen", "127.0.0.1:0")
+    for words, code, message in (
+        (("--tls-key", str(no_pem)), 2, "--tls-key goes with --tls-cert"),
+        (("--tls-cert", str(no_pem)), 3, f"TLS cannot be spoken: {no_pem} is no certificate with its private key"),
+        (("--tls-cert", str(no_pem), "--tls-key", str(empty)), 3, f"{no_pem} and {empty} are no certificate with"),
+    ):
+        assert run([*place, *words]) == code
+        assert message in capsys.readouterr().err
+        assert not data.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "kind", "message"),
     [

@@ -49,6 +49,12 @@ def test_config_defaults_and_values(tmp_path: Path) -> None:
         ("[local]\ncarry = '/etc'", r'local.carry must be a list: \["/etc"\]'),
         ("source = {}", r"source must be tables, each below a line \[\[source\]\]"),
         ("[boot]\nchooser = 3", "boot.chooser must be one of"),
+        (
+            "[boot]\noptions = 'quiet a=\"b\"'",
+            r"boot.options has 'a=\"b\"', and boot loaders agree on letters",
+        ),
+        ("[boot]\noptions = 'quiet a=$(b)'", r"boot.options has 'a=\$\(b\)'"),
+        ("[boot]\noptions = 'rootflags=subvol=@'", "boot.options has 'rootflags=subvol=@': the default subvolume says"),
         ("keep = 'many'", "keep"),
         ("keep =", "TOML"),
         (f"keep = {'[' * 5000}", "TOML: it is nested too deep"),

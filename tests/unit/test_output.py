@@ -199,11 +199,25 @@ def test_what_cannot_be_said_of_an_image_is_told_before_trees_are_read(tree: Pat
         with pytest.raises(ValueError, match=next(iter(said))):
             Label(**said)  # type: ignore[arg-type]
     command = [sys.executable, "-m", "tbdiff", "create", "--full", tree / "nowhere", "-o", tree.parent / "image"]
-    for option, said in (("--release", "a b"), ("--device-type", ""), ("--name", "two\nlines")):
+    for option, said in (
+        ("--release", "a b"),
+        ("--device-type", ""),
+        ("--name", "two\nlines"),
+        ("--epoch", "9" * 30),
+        ("--kernel", "../vmlinuz"),
+    ):
         done = subprocess.run([*command, option, said], capture_output=True, text=True)
         assert done.returncode == 2
-        assert done.stderr.startswith(f"tbdiff: {option} ")
-        assert "pattern" not in done.stderr
-    done = subprocess.run([*command, "--encoders", tree / "nowhere"], capture_output=True, text=True)
-    assert done.returncode == 3
-    assert "cannot be read" in done.stderr
+        assert done.stderr.startswith((f"tbdiff: {option} ", f"tbdiff: {option}: not a plain path"))
+        assert not any(word in done.stderr for word in ("pattern", "Value error", "Input"))
+    for path, said in ((tree / "nowhere", "cannot be read"), ("/dev/zero", "is not what"), (deep(tree), "is not what")):
+        done = subprocess.run([*command, "--encoders", path], capture_output=True, text=True)
+        assert done.returncode == 3
+        assert said in done.stderr
+
+
+def deep(folder: Path) -> Path:
+    """A file that no reader of JSON gets through."""
+    path = folder / "deep"
+    path.write_text("[" * 100_000)
+    return path
