@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from tbdiff.errors import Rejected
 from tbupdate import layout, marks, mounts, record, saved, space, subvolumes, volatility
 from tbupdate.boot import kernelsets, place
-from tbupdate.boot.chooser import PLAIN_WORD, Choice, Chooser
+from tbupdate.boot.chooser import PLAIN_WORD, Choice, Chooser, command_line
 from tbupdate.localchanges import conflicts
 from tbupdate.localchanges.conflicts import Conflict
 from tbupdate.marks import Marks
@@ -293,7 +293,7 @@ def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -
     if not options:
         # As the entry of what boots has them: an update changes nothing that nobody asked for.
         last = entries.get(choice.default) if choice is not None else None
-        options = last.options if last is not None else _running_options() if running else ""
+        options = last.options if last is not None else command_line() if running else ""
     return Boot(
         name=chooser.name,
         choice=choice,
@@ -306,11 +306,6 @@ def _boot(top: str, chooser: Chooser, options: str, tries: int, running: bool) -
         note=chooser.note() if choice is not None else "",
         leads=chooser.leads(),
     )
-
-
-def _running_options() -> str:
-    with open("/proc/cmdline", errors="replace") as file:
-        return file.read()
 
 
 def _is_plain_option(word: str) -> bool:

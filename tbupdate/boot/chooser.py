@@ -44,9 +44,14 @@ class Entry:
 
 def was_chosen(deployment: str | None = None) -> bool:
     """Whether the running kernel was started by an entry of ours: of that deployment, or of any."""
-    with open(STARTED_WITH, errors="replace") as file:
-        ids = [word.removeprefix("tb.id=") for word in file.read().split() if word.startswith("tb.id=")]
+    ids = [word.removeprefix("tb.id=") for word in command_line().split() if word.startswith("tb.id=")]
     return bool(ids) if deployment is None else deployment in ids
+
+
+def command_line() -> str:
+    """What the running kernel was started with; it may be no UTF-8."""
+    with open(STARTED_WITH, errors="replace") as file:
+        return file.read()
 
 
 def parse_entry(content: bytes) -> Entry | None:
